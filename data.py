@@ -1,0 +1,287 @@
+"""RoleBench in, batches out: reading, prompts, label masks, padding.
+
+A line of RoleBench is one question to one role with one or more answers. Each answer becomes a row
+
+    [ prompt ........ | response ... eos ]          supervised: exactly response + eos
+
+B rows, T tokens of the longest, N supervised tokens of the batch. Rows are padded on the right.
+"""
+import json
+import random
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+SPLITS = ("general", "role_specific")
+LAYOUT = {"en": ("rolebench-eng/instruction-generalization", "profiles-eng"), "zh": ("rolebench-zh", "profiles-zh")}
+
+
+# ------------------------------------------------------------------------------------------------ reading RoleBench
+@dataclass(frozen=True)
+class Sample:
+    """One question to one role. language: "en" or "zh", which decides how the metrics cut words."""
+    split: str
+    role: str
+    question: str
+    answers: tuple[str, ...]
+    language: str
+
+
+def read_jsonl(path):
+    """Yields (place, dict) for each line; ValueError names file and line of one that is not a JSON object."""
+    with open(path, encoding="utf8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as e:
+                raise ValueError(f"{path}:{number}: not JSON ({e.msg} at column {e.colno}); mend or delete the line") from None
+            if not isinstance(record, dict):
+                raise ValueError(f"{path}:{number}: a JSON object is expected, this is {type(record).__name__}")
+            yield f"{path}:{number}", record
+
+
+def parse_line(record, split, language, place):
+    """The Sample of a RoleBench line, texts stripped; ValueError says what the line lacks."""
+    answers = record.get("generated")
+    answers = [answers] if isinstance(answers, str) else answers
+    for key, ok in (("role", isinstance(record.get("role"), str)), ("question", isinstance(record.get("question"), str)),
+                    ("generated", isinstance(answers, list) and all(isinstance(a, str) for a in answers))):
+        if not ok:
+            raise ValueError(f'{place}: "{key}" is missing or not text')
+    role, question, answers = record["role"].strip(), record["question"].strip(), tuple(a.strip() for a in answers)
+    if not role or not question or not answers or not all(answers):
+        what = "role" if not role else "question" if not question else "answer"
+        raise ValueError(f"{place}: empty {what}; fill it in or delete the line")
+    return Sample(split, role, question, answers, language)
+
+
+def languages(language):
+    """("en",), ("zh",) or, for "all", both."""
+    if language not in (*LAYOUT, "all"):
+        raise ValueError(f"language is {language!r}; choose en, zh or all")
+    return tuple(LAYOUT) if language == "all" else (language,)
+
+
+def load_rolebench(root, language="all", part="train", splits=SPLITS):
+    """Samples of `part` ("train" or "test") from a folder in RoleBench's layout, in the files' order.
+
+    A language may lack one of the two splits. Raises FileNotFoundError without any file, ValueError for a broken line.
+    """
+    samples = []
+    for lang in languages(language):
+        paths = {split: Path(root) / LAYOUT[lang][0] / split / f"{part}.jsonl" for split in splits}
+        if not any(p.is_file() for p in paths.values()):
+            raise FileNotFoundError(f"none of {', '.join(map(str, paths.values()))} exists: --data takes a folder in "
+                                    f"RoleBench's layout (or its hub id), --language one of its languages")
+        for split, path in paths.items():
+            if path.is_file():
+                samples += [parse_line(r, split, lang, place) for place, r in read_jsonl(path)]
+    return samples
+
+
+def load_profiles(root, language="all"):
+    """{role: description} of a RoleBench folder; empty where it has none."""
+    files = [Path(root) / LAYOUT[lang][1] / "desc.json" for lang in languages(language)]
+    return {role: text for f in files if f.is_file() for role, text in json.loads(f.read_text("utf8")).items()}
+
+
+def fetch(name):
+    """The folder of a data set: itself if it is one, else RoleBench's files from the hub."""
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    try:
+        return Path(snapshot_download(name, repo_type="dataset",
+                                      allow_patterns=["rolebench-*/*.jsonl", "profiles-*/desc.json"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as e:
+        raise FileNotFoundError(f"{name}: no such folder, and not to be had from the hub "
+                                f"({str(e).strip().splitlines()[0]})") from None
+
+
+# ------------------------------------------------------------------------------------------- tokenizer and prompts
+@dataclass(frozen=True)
+class Template:
+    """How a question becomes a prompt. `persona` is used for the first turn when the role is told in words."""
+    turn: str
+    persona: str
+    stop: str | None = None      # what ends an answer; None: the tokenizer's eos
+    between: str = ""            # what stands between an answer's stop and the next turn
+
+
+CHATML = "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+LLAMA3 = "<|start_header_id|>user<|end_header_id|>\n\n{question}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+TEMPLATES = {
+    # the first two as in the authors' code, but for the blanks it puts before and after an answer
+    "plain": Template("User: {question}\nAssistant:", "{persona}\nUser: {question}\nAssistant:", between="\n"),
+    "llama2": Template("[INST]{question}[/INST]", "[INST]<<SYS>>\n{persona}\n<</SYS>>\n\n{question}[/INST]"),
+    "chatml": Template(CHATML, "<|im_start|>system\n{persona}<|im_end|>\n" + CHATML, "<|im_end|>", "\n"),
+    "llama3": Template("<|begin_of_text|>" + LLAMA3, "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
+                       "{persona}<|eot_id|>" + LLAMA3, "<|eot_id|>"),
+}
+
+
+class Tokenizer:
+    """A Hugging Face `tokenizer.json` with a prompt template. Text typed by people never becomes a special token."""
+    def __init__(self, folder, template="auto"):
+        import tokenizers
+        folder = Path(folder)
+        if not (folder / "tokenizer.json").is_file():
+            raise FileNotFoundError(f"{folder} has no tokenizer.json")
+        self.inner = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.inner.no_padding()
+        self.inner.no_truncation()
+        self.inner.encode_special_tokens = True            # "<|im_end|>" in a question is seven plain signs
+        settings = {}
+        for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
+            if (folder / file).is_file():
+                settings |= json.loads((folder / file).read_text("utf8"))
+        jinja = folder / "chat_template.jinja"
+        chat = str(settings.get("chat_template") or (jinja.read_text("utf8") if jinja.is_file() else ""))
+        if template == "auto":
+            marks = {"chatml": "<|im_start|>", "llama3": "<|start_header_id|>", "llama2": "[INST]"}
+            template = next((name for name, mark in marks.items() if mark in chat), "plain")
+        if template not in TEMPLATES:
+            raise ValueError(f"template is {template!r}; choose auto or one of {', '.join(TEMPLATES)}")
+        self.template = TEMPLATES[template]
+        eos = settings.get("eos_token") or settings.get("eos_token_id")
+        eos = eos["content"] if isinstance(eos, dict) else eos
+        self.eos_id = self.special(eos) if isinstance(eos, str) else eos[0] if isinstance(eos, list) else eos
+        self.stop_id = self.special(self.template.stop) if self.template.stop else self.eos_id
+        if self.stop_id is None:
+            raise ValueError(f"{folder}: neither tokenizer_config.json nor config.json names an eos token")
+        also = settings.get("eos_token_id")
+        self.stop_ids = {self.stop_id, self.eos_id, *(also if isinstance(also, list) else [also])} - {None}
+
+    def special(self, token):
+        """The id of a special token; ValueError if this tokenizer has none such (a template of another family)."""
+        if (id := self.inner.token_to_id(token)) is None:
+            raise ValueError(f"the tokenizer has no token {token!r}; choose another --template")
+        return id
+
+    def encode(self, text):
+        return self.inner.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts):
+        return [e.ids for e in self.inner.encode_batch(texts, add_special_tokens=False)]
+
+    def decode(self, ids):
+        return self.inner.decode(list(ids), skip_special_tokens=True).strip()
+
+    def prompt(self, question, persona=None, history=()):
+        """Token ids of a prompt; history: (question, answer) pairs that went before in this conversation."""
+        ids = []
+        turns = [*history, (question, None)]
+        for i, (q, answer) in enumerate(turns):
+            pattern = self.template.persona if persona and i == 0 else self.template.turn
+            ids += self.render(pattern, question=q, persona=persona)
+            if answer is not None:
+                ids += self.encode(answer) + [self.stop_id] + self.encode(self.template.between)
+        return ids
+
+    def render(self, pattern, **fields):
+        """Fills {fields}; only the special tokens written in the pattern itself become special tokens."""
+        ids, text = [], ""
+        for piece in re.split(r"(<\|\w+\|>|\{\w+\})", pattern):
+            if piece.startswith("<|"):
+                ids += (self.encode(text) if text else []) + [self.special(piece)]
+                text = ""
+            else:
+                text += fields[piece[1:-1]] if piece.startswith("{") else piece
+        return ids + (self.encode(text) if text else [])
+
+
+def persona_of(role, profiles):
+    """The sentence that tells a model in words whom to play, for methods that have no other way to know."""
+    return f"You are {role}. {profiles.get(role, '')}".strip()
+
+
+# ------------------------------------------------------------------------------------------------- rows and batches
+@dataclass(frozen=True)
+class Row:
+    """One training row: ids = prompt + response + stop; the first `prompt` of them are not supervised."""
+    ids: list[int]
+    prompt: int
+    role_id: int
+    complete: bool               # False: cut at max_length, so the stop token is missing
+
+
+def encode_rows(samples, roles, tokenizer, max_length, profiles=None):
+    """Rows of samples, one per answer. roles: {name: id}; profiles: {name: description} tells the role in words.
+
+    A row longer than max_length loses its end, as in the authors' code; one whose prompt alone fills it is dropped.
+    Returns (rows, number cut, number dropped). Raises ValueError for an unknown role or when no row is left.
+    """
+    rows, cut, dropped = [], 0, 0
+    answers = iter(tokenizer.encode_batch([a for s in samples for a in s.answers]))
+    for s in samples:
+        if s.role not in roles:
+            raise ValueError(f"unknown role {s.role!r}; known: {', '.join(roles)}")
+        prompt = tokenizer.prompt(s.question, persona_of(s.role, profiles) if profiles is not None else None)
+        for _ in s.answers:
+            ids = prompt + next(answers) + [tokenizer.stop_id]
+            dropped += len(prompt) >= max_length
+            cut += len(prompt) < max_length < len(ids)
+            if len(prompt) < max_length:
+                rows.append(Row(ids[:max_length], len(prompt), roles[s.role], len(ids) <= max_length))
+    if not rows:
+        raise ValueError(f"no training row is left: {len(samples)} samples, max_length {max_length}")
+    return rows, cut, dropped
+
+
+def batch_order(lengths, batch_size, seed, epoch):
+    """Index lists of one epoch's batches: shuffled, yet of similar lengths within a batch, so little is padding.
+
+    The order depends on seed and epoch alone: that is all a resumed run needs to go on in mid-epoch.
+    """
+    rng = random.Random(f"{seed}/{epoch}")
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    pool = 16 * batch_size                                # sort within pools of 16 batches, then cut and mix
+    batches = []
+    for start in range(0, len(order), pool):
+        chunk = sorted(order[start:start + pool], key=lengths.__getitem__)
+        batches += [chunk[i:i + batch_size] for i in range(0, len(chunk), batch_size)]
+    rng.shuffle(batches)
+    return batches
+
+
+@dataclass
+class Batch:
+    """Positions are flat, b * T + t, and made here on the host, so that no step has to wait for a count."""
+    input_ids: torch.Tensor      # (B, T)
+    role_ids: torch.Tensor       # (B,)   stays on the CPU: its distinct values are found there
+    supervised: torch.Tensor     # (N,)   positions whose next token is response or stop
+    targets: torch.Tensor        # (N,)   those next tokens
+    pooled: torch.Tensor         # (P,)   positions that represent a row's response in Eq. 5 ...
+    pooled_rows: torch.Tensor    # (P,)   ... and the row each belongs to
+    tokens: int                  # real tokens, padding not counted
+
+    def to(self, device):
+        move = {k: v.to(device, non_blocking=True) for k, v in vars(self).items()
+                if torch.is_tensor(v) and k != "role_ids"}
+        return Batch(**{**vars(self), **move})
+
+
+def collate(rows, pad_id, pool="last"):
+    """Rows to a Batch. pool: which response tokens stand for the response in Eq. 5: its "last" (the stop token),
+    the one "before_eos", or the "mean" of all."""
+    B, T = len(rows), max(len(r.ids) for r in rows)
+    ids = torch.full((B, T), pad_id)
+    supervised, targets, pooled, pooled_rows = [], [], [], []
+    for b, r in enumerate(rows):
+        n = len(r.ids)
+        ids[b, :n] = torch.tensor(r.ids)
+        supervised += range(b * T + r.prompt - 1, b * T + n - 1)
+        targets += r.ids[r.prompt:]
+        first = {"last": n - 1, "before_eos": max(n - 1 - r.complete, r.prompt), "mean": r.prompt}[pool]
+        stop = first + 1 if pool == "before_eos" else n
+        pooled += range(b * T + first, b * T + stop)
+        pooled_rows += [b] * (stop - first)
+    t = torch.tensor
+    return Batch(ids, t([r.role_id for r in rows]), t(supervised), t(targets), t(pooled), t(pooled_rows),
+                 sum(len(r.ids) for r in rows))

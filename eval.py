@@ -1,0 +1,498 @@
+"""Generation, chat, metrics and scoring.
+
+    python eval.py score --run runs/demo [--split general|role_specific] [--limit N] [--swap-roles] [--backbone]
+    python eval.py score --predictions answers.jsonl --language zh       # anybody's answers, no model
+    python eval.py chat  --run runs/demo --role "NAME"
+
+BLEU-4 and ROUGE are the paper's: sentence BLEU with nltk's smoothing method 3 and the F of the `rouge` package, best
+reference per metric, Chinese by character. B batch, T prompt tokens of the longest row, V vocabulary.
+"""
+import argparse
+import difflib
+import json
+import math
+import re
+import sys
+import unicodedata
+from collections import Counter, defaultdict
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from data import SPLITS, Row, Tokenizer, collate, fetch, load_rolebench, persona_of, read_jsonl
+from hycora_layer import AdapterConfig, HyperModel
+from losses import pool_response
+from model import Transformer, fetch as fetch_model
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+METRICS = ("bleu4", "rouge1", "rouge2", "rougeL")
+
+
+# ---------------------------------------------------------------------------------------------------- loading a run
+def pick_device(name="auto"):
+    """"auto" is the GPU if there is one."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def build(config, num_roles, device):
+    """(HyperModel, Tokenizer) of a configuration dict: its backbone, freshly adapted."""
+    folder = fetch_model(config["model"])
+    tokenizer = Tokenizer(folder, config["template"])
+    backbone = Transformer.from_pretrained(folder, DTYPES[config["precision"]], device)
+    known = {f.name: config[f.name] for f in fields(AdapterConfig) if f.name in config}
+    return HyperModel(backbone, AdapterConfig(**known | {"num_roles": num_roles, "targets": tuple(config["targets"])})), tokenizer
+
+
+def read_run(folder):
+    """The config of a run folder, with "roles": {name: id}."""
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} is not a run folder: it has no config.json")
+    return json.loads((folder / "config.json").read_text("utf8")) | {"roles": json.loads((folder / "roles.json").read_text("utf8"))}
+
+
+def load_run(folder, device="auto"):
+    """(model, tokenizer, config) of a finished run, ready to speak; config["roles"] is {name: id}."""
+    config = read_run(folder)
+    model, tokenizer = build(config, len(config["roles"]), pick_device(device))
+    return model.load(folder).eval(), tokenizer, config
+
+
+def role_id(name, roles):
+    """The id of a role; ValueError suggests the nearest names."""
+    if name in roles:
+        return roles[name]
+    near = difflib.get_close_matches(name, roles, n=3, cutoff=0.3)
+    raise ValueError(f"unknown role {name!r}; {'did you mean ' + ' or '.join(near) if near else 'known: ' + ', '.join(roles)}?")
+
+
+# ------------------------------------------------------------------------------------------------------- generation
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are drawn. temperature 0 is greedy; then the others but repetition_penalty have no say."""
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    top_k: int = 0                      # 0: all
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+
+def choose(logits, d, uniform, seen):
+    """One token id per row of logits (B, V) in fp32; uniform: (B,) in [0, 1) decides, so a row never depends on others."""
+    if d.repetition_penalty != 1:
+        penalised = torch.where(logits > 0, logits / d.repetition_penalty, logits * d.repetition_penalty)
+        logits = torch.where(seen, penalised, logits)
+    if d.temperature == 0:
+        return logits.argmax(-1)
+    p, ids = (logits / d.temperature).softmax(-1).sort(-1, descending=True)
+    if d.top_k:
+        p[:, d.top_k:] = 0
+        p = p / p.sum(-1, keepdim=True)
+    p = p * (p.cumsum(-1) - p < d.top_p)                                 # always keeps the likeliest
+    cdf = p.cumsum(-1)
+    rank = (cdf <= uniform[:, None] * cdf[:, -1:]).sum(-1, keepdim=True).clamp(max=logits.size(-1) - 1)
+    return ids.gather(-1, rank).squeeze(-1)
+
+
+@torch.inference_mode()
+def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None, on_token=None):
+    """Continues prompts (lists of ids), row b as role_ids[b]; role_ids None: the untouched backbone speaks.
+
+    Rows of any length share a batch: prompts are padded on the right, and each row writes its next token into its own
+    next slot of the cache, over the padding. seeds: one int per row, default decoding.seed + row. on_token is called
+    with each step's list of ids. Returns lists of ids without the stop token.
+    """
+    backbone, device, B = model.backbone, model.backbone.device, len(prompts)
+    lengths = torch.tensor([len(p) for p in prompts])
+    T, steps = int(lengths.max()), decoding.max_new_tokens
+    if T >= backbone.config.max_positions:
+        raise ValueError(f"a prompt of {T} tokens leaves no room: the model reads at most {backbone.config.max_positions}")
+    steps = min(steps, backbone.config.max_positions - T)
+    ids = torch.tensor([p + [0] * (T - len(p)) for p in prompts], device=device)          # (B, T)
+    stops = torch.tensor(sorted(stop_ids), device=device)
+    seeds = [decoding.seed + b for b in range(B)] if seeds is None else seeds
+    uniform = torch.stack([torch.rand(steps, generator=torch.Generator().manual_seed(s)) for s in seeds]).to(device)
+    seen = torch.zeros(B, backbone.config.vocab_size, dtype=torch.bool, device=device)
+    if decoding.repetition_penalty != 1:
+        for b, p in enumerate(prompts):
+            seen[b, torch.tensor(p, device=device)] = True
+    positions, rows = lengths.to(device), torch.arange(B, device=device)
+    cache, answers, done = backbone.new_cache(B, T + steps), [[] for _ in prompts], torch.zeros(B, dtype=torch.bool, device=device)
+    with model.speaking_as(torch.as_tensor(role_ids)) if role_ids is not None else nullcontext():
+        h = backbone.hidden(ids, cache)[rows, positions - 1]             # (B, C): each row's last real token
+        for step in range(steps):
+            token = choose(backbone.lm_head(h).float(), decoding, uniform[:, step], seen)
+            done |= torch.isin(token, stops)
+            said = torch.where(done, -1, token).tolist()
+            for answer, t in zip(answers, said):
+                if t >= 0:
+                    answer.append(t)
+            if max(said) < 0:
+                break
+            if on_token:
+                on_token(said)
+            seen[rows, token] = True
+            h = backbone.hidden(token[:, None], cache, positions)[:, 0]
+            positions = positions + 1
+    return answers
+
+
+def answer(model, tokenizer, prompts, role_ids, decoding=Decoding(), batch_size=64, desc=None):
+    """Texts that answer prompts (lists of ids), in their order; prompts of similar length share a batch."""
+    texts, order = [None] * len(prompts), sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    with tqdm(total=len(prompts), desc=desc, disable=desc is None, leave=False) as bar:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start:start + batch_size]
+            out = generate(model, [prompts[i] for i in chosen], None if role_ids is None else [role_ids[i] for i in chosen],
+                           tokenizer.stop_ids, decoding, [decoding.seed + i for i in chosen])
+            for i, ids in zip(chosen, out):
+                texts[i] = tokenizer.decode(ids)
+            bar.update(len(chosen))
+    return texts
+
+
+# ---------------------------------------------------------------------------------------------------------- metrics
+def words(text, language):
+    """Chinese: every sign but white space. English: as nltk's word_tokenize, with sentences cut after [.!?] and a blank
+    where nltk asks its Punkt model (over RoleBench's 4,750 English answers that changes BLEU by less than 0.01)."""
+    if language == "zh":
+        return [c for c in text if not c.isspace()]
+    found = []
+    for sentence in re.split(r"(?<=[.!?])\s+", text.strip()):
+        sentence = re.sub(r"(?<!\.)\.([\])}>\"'”’]*)$", r" . \1", sentence)              # only the last period is a word
+        sentence = re.sub(r"([;@#$%&?!*\[\](){}<>\"“”‘’«»`]|--+|\.{2,}|[,:](?!\d)|[‒-―])", r" \1 ", sentence)
+        sentence = re.sub(r"(?i)(?<=\w)(n't|'(?:s|m|d|ll|re|ve))(?!\w)", r" \1", sentence)
+        found += sentence.split()
+    return found
+
+
+def ngrams(tokens, n):
+    return Counter(zip(*(tokens[i:] for i in range(n))))
+
+
+def bleu4(answer, references):
+    """Sentence BLEU-4 of token lists against all references at once, in [0, 1].
+
+    Smoothing method 3: the k-th order without any match counts as 1 / (2^k * its n-grams). No common word at all is 0.
+    """
+    log_p, misses = 0.0, 0
+    for n in range(1, 5):
+        have, allowed = ngrams(answer, n), Counter()
+        for reference in references:
+            allowed |= ngrams(reference, n)
+        matches, total = (have & allowed).total(), max(1, have.total())
+        if matches == 0:
+            if n == 1:
+                return 0.0
+            misses += 1
+            matches = 2.0 ** -misses
+        log_p += math.log(matches / total) / 4
+    closest = min((abs(len(r) - len(answer)), len(r)) for r in references)[1]
+    return math.exp(log_p + min(0.0, 1 - closest / len(answer)))         # the second term: brevity penalty
+
+
+def common_words(x, y):
+    """The distinct words of a longest common subsequence of two word lists.
+
+    Bit-parallel: after i words of x, V's zero bits mark where a common subsequence grows, so LCS(x[:i], y[:j]) is the
+    number of zeros in V's first j bits. Going back through the rows, ties go the way of the `rouge` package.
+    """
+    where = defaultdict(int)
+    for j, word in enumerate(y):
+        where[word] |= 1 << j
+    full = (1 << len(y)) - 1
+    rows = [full]
+    for word in x:
+        V = rows[-1]
+        u = V & where.get(word, 0)
+        rows.append(((V + u) | (V - u)) & full)
+    length = lambda i, j: j - (rows[i] & ((1 << j) - 1)).bit_count()     # noqa: E731
+    i, j, found = len(x), len(y), set()
+    while i and j:
+        if x[i - 1] == y[j - 1]:
+            i, j = i - 1, j - 1
+            found.add(x[i])
+        elif length(i - 1, j) > length(i, j - 1):
+            i -= 1
+        else:
+            j -= 1
+    return found
+
+
+def rouge(answer, reference):
+    """ROUGE-1, -2, -L (F, in [0, 1]) of two strings of blank-separated words, as the `rouge` package counts them:
+    n-grams as sets, sentences cut at ".", and ROUGE-L over the union of all sentence pairs. Nothing but periods is 0."""
+    A, R = ([s.split() or [""] for s in text.split(".") if s] for text in (answer, reference))
+    if not A or not R:
+        return {"rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0}
+    a, r = sum(A, []), sum(R, [])
+    union = set().union(*(common_words(ref, ans) for ref in R for ans in A))
+    counts = {"rougeL": (len(union), len(set(a)), len(set(r)))}
+    for n in (1, 2):
+        x, y = set(ngrams(a, n)), set(ngrams(r, n))
+        counts[f"rouge{n}"] = (len(x & y), len(x), len(y))
+    scores = {}
+    for name, (hit, have, want) in counts.items():
+        p, q = hit / max(1, have), hit / max(1, want)
+        scores[name] = 2 * p * q / (p + q + 1e-8)
+    return scores
+
+
+def metrics(answer, references, language):
+    """{"bleu4", "rouge1", "rouge2", "rougeL"} of an answer in percent; of several references the best, per metric.
+
+    English ROUGE takes words between blanks, English BLEU takes `words`: so does the authors' evaluation."""
+    spaced = (lambda t: " ".join(words(t, "zh"))) if language == "zh" else (lambda t: t)
+    each = [rouge(spaced(answer), spaced(r)) for r in references]
+    best = {name: max(e[name] for e in each) for name in METRICS[1:]}
+    best["bleu4"] = bleu4(words(answer, language), [words(r, language) for r in references])
+    return {name: 100 * best[name] for name in METRICS}
+
+
+def mean_scores(lines):
+    """S of the run folder's contract: the mean of each metric, and n."""
+    return {m: sum(line[m] for line in lines) / len(lines) for m in METRICS} | {"n": len(lines)}
+
+
+def summarise(predictions):
+    """{split: {"overall": S, "roles": {name: S}}} of prediction lines that carry their metrics."""
+    splits = {}
+    for split in sorted({p["split"] for p in predictions}):
+        lines = [p for p in predictions if p["split"] == split]
+        roles = {role: mean_scores([p for p in lines if p["role"] == role]) for role in dict.fromkeys(p["role"] for p in lines)}
+        splits[split] = {"overall": mean_scores(lines), "roles": roles}
+    return splits
+
+
+# ---------------------------------------------------------------------------------------------------------- scoring
+def some(samples, limit):
+    """At most `limit` samples of each split, evenly spread over the file and thereby over the roles; 0: all."""
+    chosen = []
+    for split in dict.fromkeys(s.split for s in samples):
+        of = [s for s in samples if s.split == split]
+        n = min(limit or len(of), len(of))
+        chosen += [of[i * len(of) // n] for i in range(n)]
+    return chosen
+
+
+def persona(role, config):
+    """What a prompt says of its role: nothing, unless the run tells roles in words."""
+    return persona_of(role, config["profiles"]) if config["role_instruction"] else None
+
+
+def predict(model, tokenizer, config, samples, decoding, voices="right", batch_size=64):
+    """Answers to test samples, as lines of predictions.jsonl with their metrics.
+
+    voices: "right", each as its own role; "wrong", as the next role of the same language; None, the untouched backbone.
+    """
+    speakers = [other_role(s, samples) if voices == "wrong" else s.role for s in samples]
+    prompts = [tokenizer.prompt(s.question, persona(speaker, config)) for s, speaker in zip(samples, speakers)]
+    ids = None if voices is None else [role_id(name, config["roles"]) for name in speakers]
+    desc = {"right": "answering", "wrong": "answering as another role", None: "backbone answering"}[voices]
+    texts = answer(model, tokenizer, prompts, ids, decoding, batch_size, desc)
+    return [{"split": s.split, "role": s.role, "question": s.question, "references": list(s.answers), "answer": text,
+             **({"spoken_by": speaker} if voices == "wrong" else {}), **metrics(text, s.answers, s.language)}
+            for s, speaker, text in zip(samples, speakers, texts)]
+
+
+def other_role(sample, samples):
+    """The next role of the sample's language, in the order in which they first occur."""
+    roles = list(dict.fromkeys(s.role for s in samples if s.language == sample.language))
+    return roles[(roles.index(sample.role) + 1) % len(roles)]
+
+
+@torch.inference_mode()
+def retrieval_top1(model, tokenizer, config, samples, batch_size=32):
+    """Share of test answers (the first reference) whose z_t is nearest to their own role's z_r; None without projections."""
+    if model.projections is None:
+        return None
+    right = 0
+    for start in range(0, len(samples), batch_size):
+        rows = []
+        for s in samples[start:start + batch_size]:
+            prompt = tokenizer.prompt(s.question, persona(s.role, config))
+            ids = prompt + tokenizer.encode(s.answers[0]) + [tokenizer.stop_id]
+            rows.append(Row(ids[:config["max_length"]], len(prompt), role_id(s.role, config["roles"]), len(ids) <= config["max_length"]))
+        batch = collate(rows, tokenizer.eos_id, config["pool"]).to(model.backbone.device)
+        with model.speaking_as(batch.role_ids):
+            hidden = model.backbone.hidden(batch.input_ids).flatten(0, 1)
+        e_t = pool_response(hidden, batch.pooled, batch.pooled_rows, len(rows))
+        z_r, z_t = model.projections(model.hyper.role_embedding.weight, e_t)               # (R, d_z), (B, d_z)
+        nearest = (F.normalize(z_t, dim=-1) @ F.normalize(z_r, dim=-1).t()).argmax(-1)
+        right += (nearest.cpu() == batch.role_ids).sum().item()
+    return right / len(samples)
+
+
+# ----------------------------------------------------------------------------------------------------------- tables
+def pad(text, width):
+    """Left-justified to `width` columns of a terminal, where a Chinese sign takes two."""
+    return text + " " * (width - sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text))
+
+
+def table(scores, before=None):
+    """Per role and split as text; with `before`, ROUGE-L and BLEU-4 as before -> after, and the mean over roles."""
+    splits = scores["splits"]
+    roles = list(dict.fromkeys(role for s in splits.values() for role in s["roles"]))
+    names = ("rougeL", "bleu4") if before else METRICS
+    width = 18 if before else 9
+    lines = [" " * 22 + "".join(pad(s, width * len(names) + 2) for s in splits),
+             " " * 22 + "".join("".join(pad(n, width) for n in names) + "  " for _ in splits)]
+
+    def row(title, of):
+        cells = ""
+        for split in splits:
+            for n in names:
+                new, old = of(scores, split, n), of(before, split, n) if before else None
+                cells += pad("-" if new is None else f"{old:5.1f} -> {new:5.1f}" if before else f"{new:.2f}", width)
+            cells += "  "
+        lines.append(pad(title, 22) + cells.rstrip())
+
+    for role in roles:
+        row(role[:21], lambda s, split, n: s["splits"][split]["roles"].get(role, {}).get(n))
+    row("mean over roles", lambda s, split, n: sum(r[n] for r in s["splits"][split]["roles"].values()) / len(s["splits"][split]["roles"]))
+    if not before:
+        row("all lines", lambda s, split, n: s["splits"][split]["overall"][n])
+    for key, text in (("swap", lambda v: f"as the right role {v['right']['rougeL']:.1f}, as the wrong role {v['wrong']['rougeL']:.1f} ROUGE-L"),
+                      ("retrieval_top1", lambda v: f"{100 * v:.1f} % of test answers find their own role's z_r")):
+        if scores.get(key) is not None:
+            lines.append(f"{key}: {text(scores[key])}")
+    return "\n".join(lines)
+
+
+def write_scores(scores, predictions, path, lines_path):
+    """Writes scores (JSON) and, beside them, the predictions they are the means of (JSONL)."""
+    Path(path).write_text(json.dumps(scores, ensure_ascii=False, indent=1) + "\n", "utf8")
+    Path(lines_path).write_text("".join(json.dumps(p, ensure_ascii=False) + "\n" for p in predictions), "utf8")
+
+
+# --------------------------------------------------------------------------------------------------------- commands
+def score_predictions(args):
+    """Scores a file of answers: no model is needed."""
+    predictions = []
+    for place, p in read_jsonl(args.predictions):
+        if lacking := {"split", "role", "references", "answer"} - p.keys():
+            raise ValueError(f"{place}: lacks {', '.join(sorted(lacking))}")
+        if not p["references"]:
+            raise ValueError(f"{place}: no reference to compare with")
+        predictions.append(p | metrics(p["answer"], p["references"], args.language))
+    if not predictions:
+        raise ValueError(f"{args.predictions} holds no prediction")
+    scores = {"splits": summarise(predictions), "predictions": str(args.predictions), "language": args.language}
+    print(table(scores))
+    if args.out:
+        Path(args.out).write_text(json.dumps(scores, ensure_ascii=False, indent=1) + "\n", "utf8")
+
+
+def score(args):
+    """Scores a run on its data's test lines and writes scores.json and predictions.jsonl into it."""
+    if args.predictions:
+        return score_predictions(args)
+    model, tokenizer, config = load_run(args.run, args.device)
+    decoding = Decoding(**{f.name: getattr(args, f.name) for f in fields(Decoding)})
+    splits = (args.split,) if args.split else SPLITS
+    samples = load_rolebench(fetch(args.data or config["data"]), config["language"], "test", splits)
+    samples = some([s for s in samples if s.role in config["roles"]], args.limit)
+    if not samples:
+        raise ValueError("no test line is about a role of this run")
+    predictions = predict(model, tokenizer, config, samples, decoding, None if args.backbone else "right", args.batch_size)
+    scores = {"splits": summarise(predictions), "run": str(args.run), "decoding": vars(decoding)}
+    if args.swap_roles:
+        wrong = predict(model, tokenizer, config, samples, decoding, "wrong", args.batch_size)
+        scores["swap"] = {"right": mean_scores(predictions), "wrong": mean_scores(wrong)}
+    if not args.backbone:
+        scores["retrieval_top1"] = retrieval_top1(model, tokenizer, config, samples)
+    print(table(scores))
+    name = "_backbone" if args.backbone else ""
+    out = Path(args.out) if args.out else Path(args.run) / f"scores{name}.json"
+    lines = out.with_suffix(".jsonl") if args.out else Path(args.run) / f"predictions{name}.jsonl"
+    write_scores(scores, predictions, out, lines)
+    print(f"wrote {out} and {lines}")
+
+
+def chat(args):
+    """Talks: reads questions from standard input, streams the answers; /role NAME, /roles, /new, /quit."""
+    model, tokenizer, config = load_run(args.run, args.device)
+    role, history = args.role or next(iter(config["roles"])), []
+    role_id(role, config["roles"])
+    decoding = Decoding(**{f.name: getattr(args, f.name) for f in fields(Decoding)})
+    print(f"You are talking to {role}. /role NAME changes the speaker, /roles lists them, /new forgets, /quit ends.")
+    while True:
+        try:
+            question = input("> " if sys.stdin.isatty() else "").strip()
+        except (EOFError, KeyboardInterrupt):
+            return print()
+        command, _, rest = question.partition(" ")
+        if command == "/quit":
+            return
+        if command == "/roles":
+            print(", ".join(config["roles"]))
+        elif command == "/new":
+            history = []
+        elif command == "/role":
+            try:
+                role_id(rest.strip(), config["roles"])
+                role, history = rest.strip(), []
+                print(f"Now talking to {role}.")
+            except ValueError as e:
+                print(e)
+        elif question:
+            room = model.backbone.config.max_positions - decoding.max_new_tokens
+            while len(prompt := tokenizer.prompt(question, persona(role, config), history)) > room and history:
+                history = history[1:]                                    # the oldest turn goes first
+            said, shown = [], ""
+
+            def stream(tokens):
+                nonlocal shown
+                said.append(tokens[0])
+                text = tokenizer.decode(said)
+                if not text.endswith("\ufffd"):                          # half of a sign: wait for the rest
+                    print(text[len(shown):], end="", flush=True)
+                    shown = text
+
+            print(f"{role}: ", end="", flush=True)
+            try:
+                out, = generate(model, [prompt], [config["roles"][role]], tokenizer.stop_ids, decoding, on_token=stream)
+                print(tokenizer.decode(out)[len(shown):])
+                history.append((question, tokenizer.decode(out)))
+            except ValueError as e:
+                print(f"({e})")
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Score a run, or talk to it.", allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="score | chat")
+    for name, function in (("score", score), ("chat", chat)):
+        p = commands.add_parser(name, help=function.__doc__, allow_abbrev=False)
+        p.set_defaults(function=function)
+        p.add_argument("--run", help="a run folder of train.py")
+        p.add_argument("--device", default="auto")
+        for f in fields(Decoding):
+            p.add_argument(f"--{f.name.replace('_', '-')}", type=f.type, default=f.default)
+        if function is chat:
+            p.add_argument("--role", help="who speaks first; default: the first role")
+            continue
+        p.add_argument("--data", help="another data folder than the run's")
+        p.add_argument("--split", choices=SPLITS)
+        p.add_argument("--limit", type=int, default=0, help="test lines per split; 0: all")
+        p.add_argument("--batch-size", type=int, default=64)
+        p.add_argument("--swap-roles", action="store_true", help="also answer as the wrong role, and score that")
+        p.add_argument("--backbone", action="store_true", help="score the untouched backbone")
+        p.add_argument("--predictions", help="score this JSONL instead of a run")
+        p.add_argument("--language", choices=("en", "zh"), default="en", help="of --predictions")
+        p.add_argument("--out", help="JSON file; default: scores.json in the run folder")
+    args = parser.parse_args()
+    try:
+        if not args.run and not getattr(args, "predictions", None):
+            raise ValueError("name a run folder with --run")
+        args.function(args)
+    except (ValueError, OSError) as e:
+        sys.exit(f"eval.py: {e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Hyper-Half LoRA (Eq. 4) and the Hyper Model: a frozen backbone whose linears speak for a role.
+
+    out = W_0 x + alpha / r * B A x
+
+The methods that the paper compares differ only in where A and B come from:
+    shared  one trainable matrix for all roles
+    role    one trainable matrix for each role
+    hyper   generated for the role by the hyper-network
+B batch, T tokens, R distinct roles of the batch, r rank, d_in and d_out widths of the linear.
+"""
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from hyper import HyperNetwork
+from losses import ContrastiveProjections
+
+METHODS = {                             # source of A, source of B
+    "hycora": ("hyper", "shared"),      # the paper's: Rsp A & Mrs B
+    "lora": ("shared", "shared"),       # RoleLLM: the role is told in the prompt
+    "ind-lora": ("role", "role"),
+    "rsp-a-rsp-b": ("hyper", "hyper"),
+    "mrs-a-rsp-b": ("shared", "hyper"),
+}
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What a Hyper Model is made of; the defaults are the authors' code's for 7B backbones."""
+    method: str = "hycora"
+    num_roles: int = 1
+    rank: int = 8                       # r
+    alpha: float = 32.0
+    adapter_dropout: float = 0.1        # on x, before A; not in the paper
+    targets: tuple[str, ...] = ()       # kinds of linear to adapt; empty: all in the blocks
+    role_dim: int = 128                 # d_c
+    layer_dim: int = 128                # d_l
+    hidden_dim: int = 512               # d_h
+    num_blocks: int = 2                 # N
+    head_rank: int = 32                 # k
+    norm_input: bool = True
+    norm_output: bool = True
+
+
+class AdaptedLinear(nn.Module):
+    """A frozen linear with a low-rank detour, taken while somebody speaks (see `HyperModel.speaking_as`).
+
+    Init: A as in LoRA, Kaiming-uniform(sqrt 5); B zero, so that the output is the backbone's. Generated halves have no
+    parameter here. Matrices are stored as peft stores them: A (r, d_in), B (d_out, r), with a leading role axis if "role".
+    """
+    def __init__(self, base, sources, c):
+        super().__init__()
+        self.base, self.scale, self.dropout = base, c.alpha / c.rank, c.adapter_dropout
+        self.shapes = {"A": (c.rank, base.in_features), "B": (base.out_features, c.rank)}
+        for half, source in zip("AB", sources):
+            if source == "hyper":
+                self.register_parameter(half, None)
+                continue
+            weight = torch.zeros((c.num_roles, *self.shapes[half]) if source == "role" else self.shapes[half],
+                                 device=base.weight.device)
+            if half == "A":
+                nn.init.uniform_(weight, -base.in_features ** -0.5, base.in_features ** -0.5)
+            self.register_parameter(half, nn.Parameter(weight))
+        self.voice = None               # (A, B) of whoever speaks: (r, d_in) and (d_out, r), or with a leading batch axis
+
+    def forward(self, x):
+        if self.voice is None:
+            return self.base(x)
+        A, B = self.voice
+        low = self.scale * (F.dropout(x, self.dropout, self.training) @ A.mT)    # (B, T, r)
+        return self.base(x) + low @ B.mT                                 # (B, T, d_out)   Eq. 4
+
+
+class HyperModel(nn.Module):
+    """The paper's Hyper Model: backbone + adapters + contrastive projections. Everything but the backbone trains, in fp32.
+
+    Any backbone will do that has `layers`, `hidden`, `lm_head`, `dtype`, `device` and `config.hidden_size`.
+    """
+    def __init__(self, backbone, config):
+        """Adapts `backbone` in place. Raises ValueError for an unknown method or target."""
+        super().__init__()
+        if config.method not in METHODS:
+            raise ValueError(f"method is {config.method!r}; choose one of {', '.join(METHODS)}")
+        self.config, self.backbone = config, backbone.requires_grad_(False)
+        sources = METHODS[config.method]
+        self.kinds = {}                                                  # {kind: [AdaptedLinear, ...]} in layer order
+        for parent in list(backbone.layers.modules()):
+            for kind, child in list(parent.named_children()):
+                if isinstance(child, nn.Linear) and (not config.targets or kind in config.targets):
+                    setattr(parent, kind, AdaptedLinear(child, sources, config))
+                    self.kinds.setdefault(kind, []).append(getattr(parent, kind))
+        if lost := set(config.targets) - set(self.kinds):
+            raise ValueError(f"targets {sorted(lost)} are not linears of this backbone's blocks")
+        self.hyper = self.projections = None
+        if "hyper" in sources:
+            halves = [half for half, source in zip("AB", sources) if source == "hyper"]
+            kinds = {kind: (len(linears), {half: linears[0].shapes[half] for half in halves})
+                     for kind, linears in self.kinds.items()}
+            with torch.device(backbone.device):
+                self.hyper = HyperNetwork(config.num_roles, kinds, config.role_dim, config.layer_dim, config.hidden_dim,
+                                          config.num_blocks, config.head_rank, config.norm_input, config.norm_output)
+                self.projections = ContrastiveProjections(config.role_dim, backbone.config.hidden_size)
+
+    @contextmanager
+    def speaking_as(self, role_ids):
+        """Within this context the adapted linears speak for role_ids (B,), any mixture; rows of the batch in that order.
+
+        Here, and nowhere else, the matrices are made: once for the distinct roles and all layers. Autocast to the
+        backbone's dtype covers all that happens inside. With activation checkpointing the backward pass belongs inside too.
+        """
+        device, dtype = self.backbone.device, self.backbone.dtype
+        roles, slots = role_ids.cpu().unique(return_inverse=True)        # on the CPU, so that no step waits for a count
+        alone = len(roles) == 1
+        rows, slots = role_ids.to(device, non_blocking=True), slots.to(device, non_blocking=True)
+        with torch.autocast(device.type, dtype, enabled=dtype not in (torch.float32, torch.float64)):
+            made = self.hyper(roles.to(device, non_blocking=True)) if self.hyper is not None else {}
+            for kind, linears in self.kinds.items():
+                halves = []
+                for half in "AB":
+                    if half in made.get(kind, {}):                       # (R, n, rows, columns) -> n of (B, rows, columns)
+                        m = made[kind][half]
+                        halves.append((m[0] if alone else m[slots]).to(dtype).unbind(-3))
+                    else:
+                        own = [getattr(linear, half) for linear in linears]
+                        if own[0].dim() == 3:                            # one per role
+                            own = [w[rows[0] if alone else rows] for w in own]
+                        halves.append([w.to(dtype) for w in own])
+                for linear, voice in zip(linears, zip(*halves)):
+                    linear.voice = voice
+            try:
+                yield
+            finally:
+                for linears in self.kinds.values():
+                    for linear in linears:
+                        linear.voice = None
+
+    def forward(self, input_ids, role_ids):
+        """Logits (B, T, vocab) of input_ids (B, T), row b spoken by role_ids[b]."""
+        with self.speaking_as(role_ids):
+            return self.backbone(input_ids)
+
+    def project(self, role_ids, e_t):
+        """z_r and z_t of Eq. 5 in fp32, (B, d_z) each, from role ids (B,) and response representations (B, C)."""
+        with torch.autocast(e_t.device.type, enabled=False):
+            return self.projections(self.hyper.role_embedding(role_ids.to(e_t.device, non_blocking=True)), e_t)
+
+    def trainable(self):
+        """{name: parameter} of all that trains."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def describe(self):
+        """What is adapted, as lines of text: kind, count, shape, where A and B come from, trainable numbers."""
+        sources = METHODS[self.config.method]
+        lines = [f"{'adapted':<18}{'linears':>8}  {'W_0':<14}{'A: ' + sources[0]:<18}{'B: ' + sources[1]:<18}{'trainable':>12}"]
+        for kind, linears in self.kinds.items():
+            shapes = linears[0].shapes
+            count = sum(p.numel() for linear in linears for p in linear.parameters() if p.requires_grad)
+            if self.hyper is not None:
+                count += sum(p.numel() for name, head in self.hyper.heads.items() if name[:-2] == kind for p in head.parameters())
+            text = [" x ".join(map(str, s)) for s in (linears[0].base.weight.shape, shapes["A"], shapes["B"])]
+            lines.append(f"{kind:<18}{len(linears):>8}  {text[0]:<14}{text[1]:<18}{text[2]:<18}{count:>12,}")
+        total = sum(p.numel() for p in self.trainable().values())
+        frozen = sum(p.numel() for p in self.parameters()) - total
+        if self.hyper is not None:
+            heads = sum(p.numel() for p in self.hyper.heads.parameters())
+            encoder = sum(p.numel() for p in self.hyper.parameters()) - heads
+            projections = sum(p.numel() for p in self.projections.parameters())
+            lines.append(f"{'hyper-network':<76}{encoder:>12,}\n{'contrastive projections':<76}{projections:>12,}")
+        lines.append(f"{'trainable, fp32':<76}{total:>12,}\n{'frozen, ' + str(self.backbone.dtype)[6:]:<76}{frozen:>12,}")
+        return "\n".join(lines)
+
+    def save(self, folder):
+        """Writes the trainable tensors, and only those, to folder/adapter.safetensors."""
+        state = {name: p.detach().cpu().contiguous() for name, p in self.trainable().items()}
+        path = Path(folder) / "adapter.safetensors"
+        save_file(state, f"{path}.tmp", metadata={"format": "pt", "method": self.config.method})
+        os.replace(f"{path}.tmp", path)                                  # the old one stays whole until the new one is
+
+    def load(self, folder):
+        """Reads what `save` wrote; ValueError unless names and shapes are exactly this model's."""
+        path = Path(folder) / "adapter.safetensors"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist: has this run finished?")
+        try:
+            state = load_file(path)
+        except SafetensorError as e:
+            raise ValueError(f"{path} is broken: {e}") from None
+        self.load_trainable(state, path)
+        return self
+
+    @torch.no_grad()
+    def load_trainable(self, state, origin):
+        """Copies {name: tensor} into the trainable parameters; ValueError names `origin` if it is another model's."""
+        mine = self.trainable()
+        wrong = [n for n in mine.keys() | state.keys()
+                 if n not in mine or n not in state or mine[n].shape != state[n].shape]
+        if wrong:
+            raise ValueError(f"{origin} belongs to another model: {len(wrong)} tensors differ in name or shape, "
+                             f"such as {sorted(wrong)[0]}")
+        for name, p in mine.items():
+            p.copy_(state[name])
+

@@ -1,0 +1,106 @@
+"""The loss (Eq. 5-8): cross-entropy of the response, and the hyper-contrastive loss that tells roles apart.
+
+    L = CE + lambda * L_cl                                                   Eq. 6
+B samples of a batch (the set I of Eq. 7), N supervised tokens, C model width, V vocabulary, d_z width of z_r and z_t.
+The paper writes sums over tokens and over samples. Here both are means, as in the authors' code: a sum would make
+lambda mean something else for every batch size. All of it is computed in fp32, in nats.
+"""
+import math
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+class ContrastiveProjections(nn.Module):
+    """Eq. 5: role embedding (d_c) and response representation (C) into one space of d_z numbers."""
+    def __init__(self, role_dim, width):
+        super().__init__()
+        self.W_r, self.W_t = nn.Linear(role_dim, role_dim), nn.Linear(width, role_dim)
+        for linear in (self.W_r, self.W_t):                              # the paper is silent; as the authors' code
+            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, e_c, e_t):
+        """e_c: (B, d_c), e_t: (B, C). Returns z_r and z_t, (B, d_z) each."""
+        return self.W_r(e_c), self.W_t(e_t)                              # Eq. 5
+
+
+def pool_response(hidden, positions, rows, batch_size):
+    """e_t of Eq. 5: the mean of the hidden states that stand for each row's response (one of them: just that one).
+
+    hidden: (B * T, C); positions: (P,) into it; rows: (P,) the row of each. Returns (B, C) in fp32.
+    """
+    chosen = hidden[positions].to(at_least_fp32(hidden))                 # (P, C)
+    count = chosen.new_zeros(batch_size, 1).index_add(0, rows, chosen.new_ones(len(rows), 1))
+    return chosen.new_zeros(batch_size, hidden.size(-1)).index_add(0, rows, chosen) / count
+
+
+def at_least_fp32(x):
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def response_cross_entropy(hidden, lm_head, targets):
+    """First term of Eq. 6, *summed* over N supervised tokens: the caller divides by the tokens of its whole step.
+
+    hidden: (N, C), only the supervised positions; lm_head: (V, C), frozen; targets: (N,). Returns a scalar in nats.
+    """
+    return FrozenHeadCrossEntropy.apply(hidden, lm_head, targets)
+
+
+class FrozenHeadCrossEntropy(torch.autograd.Function):
+    """-sum log softmax(h W^T)[target], with never more than a slice of the (N, V) logits in memory.
+
+    A frozen head needs no gradient, so the one for h, (softmax - onehot) W, is finished while the slice's logits are
+    still there; the backward pass has nothing left to recompute. (A vocabulary of 152k is 0.6 MB of fp32 per token.)
+    """
+    @staticmethod
+    def forward(ctx, hidden, lm_head, targets):
+        loss = torch.zeros((), device=hidden.device, dtype=at_least_fp32(hidden))
+        grad = torch.empty_like(hidden)
+        rows = max(1, 2 ** 25 // len(lm_head))                           # 128 MiB of fp32 logits at a time
+        for h, t, g in zip(hidden.split(rows), targets.split(rows), grad.split(rows)):
+            log_p = (h @ lm_head.t()).to(loss.dtype).log_softmax(-1)     # (rows, V)
+            loss -= log_p.gather(1, t[:, None]).sum()
+            if ctx.needs_input_grad[0]:
+                p = log_p.exp_()
+                p.scatter_add_(1, t[:, None], p.new_full((len(t), 1), -1.0))
+                torch.mm(p.to(h.dtype), lm_head, out=g)
+        ctx.save_for_backward(grad)
+        return loss
+
+    @staticmethod
+    def backward(ctx, upstream):
+        grad, = ctx.saved_tensors
+        return grad * upstream.to(grad.dtype), None, None
+
+
+def hyper_contrastive_loss(z_r, z_t, roles, tau=0.1, anchor="role"):
+    """Eq. 7, averaged over the batch I.
+
+    z_r, z_t: (B, d_z) role and response projections at any scale (cosine is taken here); roles: (B,) ids.
+    anchor: "role" as in the paper, each role looks for its responses; "response" as in the authors' code, which is
+    the transpose. Returns a scalar in nats: log B when all z are equal. A sample is its own positive, so |P(i)| >= 1.
+    With one role in the batch there is no negative: the "response" anchor then gives log B and no gradient at all.
+    Raises ValueError unless roles is (B,).
+    """
+    if roles.shape != z_r.shape[:1] or z_r.shape != z_t.shape:
+        raise ValueError(f"z_r {tuple(z_r.shape)}, z_t {tuple(z_t.shape)}, roles {tuple(roles.shape)}: "
+                         f"expected (B, d_z), (B, d_z), (B,)")
+    sim = F.normalize(z_r, dim=-1) @ F.normalize(z_t, dim=-1).t() / tau  # (B, B): [i, j] = sim(z_r_i, z_t_j) / tau
+    log_p = (sim if anchor == "role" else sim.t()).log_softmax(-1)
+    positive = (roles[:, None] == roles).to(log_p)                       # (B, B): j is in P(i)
+    return -((log_p * positive).sum(1) / positive.sum(1)).mean()         # Eq. 7
+
+
+def total_loss(cross_entropy, contrastive, lam):
+    """Eq. 6, both terms as means."""
+    return cross_entropy + lam * contrastive                             # Eq. 6
+
+
+def lambda_at(epoch, start, total, lam_min, lam_max, schedule="linear"):
+    """lambda at a (fractional) epoch, rising from `start` to `total`; "cosine" is the ramp of the authors' Qwen code."""
+    ramp = min(1.0, max(0.0, epoch - start) / max(total - start, 1e-9))  # nothing rises where start >= total
+    if schedule == "cosine":
+        ramp = (1 - math.cos(math.pi * ramp)) / 2
+    return lam_min + (lam_max - lam_min) * ramp                          # Eq. 8

@@ -1,0 +1,315 @@
+"""A LLaMA-style decoder (LLaMA, Qwen2, Mistral), read straight from Hugging Face files.
+
+It knows nothing of roles: `hycora_layer.py` adapts its linears from outside.
+
+    h_0   = embed(ids)
+    h     = h + attention(norm(h));   h = h + mlp(norm(h))        once per block
+    logits = lm_head(norm(h))
+
+B batch, T tokens, S cache slots, C width, nh query heads, nkv key-value heads, hs head size.
+Parameters carry the checkpoint's own names, so loading is an assignment and not a translation.
+Rows are padded on the *right*, always: causal attention then needs no mask, and position t is slot t.
+"""
+import json
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+MODEL_FILES = ["config.json", "generation_config.json", "tokenizer*", "*.safetensors", "*.safetensors.index.json"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The part of a `config.json` that shapes the computation, under its own names."""
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_positions: int               # the sliding window where there is one: up to it, it changes nothing
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10_000.0
+    rope_scaling: dict | None = None  # llama3's numbers
+    qkv_bias: bool = False
+    o_bias: bool = False
+    mlp_bias: bool = False
+    tie_word_embeddings: bool = False
+
+    @classmethod
+    def from_hf(cls, config):
+        """Reads the dict of a `config.json`; ValueError names any key whose meaning is not implemented."""
+        c = dict(config)
+        family = c.get("model_type")
+        rope = c.get("rope_parameters") or c.get("rope_scaling") or {}   # transformers 5 and 4 write one each
+        rope_type = rope.get("rope_type", rope.get("type", "default"))
+        for key, value, implemented in (
+                ("model_type", family, ("llama", "qwen2", "mistral")),
+                ("hidden_act", c.get("hidden_act", "silu"), ("silu",)),
+                ("rope_scaling", rope_type, ("default", "llama3")),
+                ("use_sliding_window", c.get("use_sliding_window", False), (False,)),
+                ("quantization_config", c.get("quantization_config"), (None,))):
+            if value not in implemented:
+                raise ValueError(f"config.json: {key} is {value!r}; implemented: {', '.join(map(str, implemented))}")
+        heads = c["num_attention_heads"]
+        bias = c.get("attention_bias", False)
+        window = c.get("sliding_window") if family == "mistral" else None
+        positions = c.get("max_position_embeddings", 4096)
+        c.update(num_key_value_heads=c.get("num_key_value_heads") or heads,
+                 head_dim=c.get("head_dim") or c["hidden_size"] // heads,
+                 max_positions=min(positions, window or positions),
+                 rope_theta=rope.get("rope_theta") or c.get("rope_theta", 10_000.0),
+                 rope_scaling=rope if rope_type == "llama3" else None,
+                 qkv_bias=family == "qwen2" or bias, o_bias=family != "qwen2" and bias)
+        return cls(**{f.name: c[f.name] for f in fields(cls) if f.name in c})
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, the statistics in fp32."""
+    def __init__(self, size, eps):
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(size)), eps
+
+    def forward(self, x):
+        h = x.to(torch.promote_types(x.dtype, torch.float32))
+        h = h * torch.rsqrt(h.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * h.to(x.dtype)
+
+
+def rope_frequencies(c):
+    """Rotary frequencies (hs/2,), radians per position, with llama3's stretch of the slow ones if asked for."""
+    freq = c.rope_theta ** -(torch.arange(0, c.head_dim, 2, device="cpu").float() / c.head_dim)
+    if c.rope_scaling is None:
+        return freq
+    s = c.rope_scaling
+    wavelength = 2 * math.pi / freq
+    turns = s["original_max_position_embeddings"] / wavelength          # turns within the original context
+    keep = (turns - s["low_freq_factor"]) / (s["high_freq_factor"] - s["low_freq_factor"])
+    keep = keep.clamp(0, 1)                                             # 1: fast, unchanged; 0: slow, stretched
+    return keep * freq + (1 - keep) * freq / s["factor"]
+
+
+def rotate(x, cos, sin):
+    """Rotary embedding, half-split as in Hugging Face's files: dimension i turns with i + hs/2, not with i + 1.
+
+        x = [a | b]  ->  [a cos - b sin | b cos + a sin]          x: (B, heads, T, hs)
+    """
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+class KVCache:
+    """Keys and values of every layer, (B, nkv, S, hs) each; slot t of a row holds its token t."""
+    def __init__(self, config, batch_size, length, dtype, device):
+        shape = (config.num_hidden_layers, 2, batch_size, config.num_key_value_heads, length, config.head_dim)
+        self.layers = torch.zeros(shape, dtype=dtype, device=device)
+        self.slots = torch.arange(length, device=device)
+        self.rows = torch.arange(batch_size, device=device)
+
+
+class Attention(nn.Module):
+    """Grouped-query causal self-attention."""
+    def __init__(self, c):
+        super().__init__()
+        self.hs = c.head_dim
+        self.q_proj = nn.Linear(c.hidden_size, c.num_attention_heads * c.head_dim, bias=c.qkv_bias)
+        self.k_proj = nn.Linear(c.hidden_size, c.num_key_value_heads * c.head_dim, bias=c.qkv_bias)
+        self.v_proj = nn.Linear(c.hidden_size, c.num_key_value_heads * c.head_dim, bias=c.qkv_bias)
+        self.o_proj = nn.Linear(c.num_attention_heads * c.head_dim, c.hidden_size, bias=c.o_bias)
+
+    def forward(self, x, cos, sin, cache=None, layer=None, positions=None):
+        B, T, _ = x.shape
+        q, k, v = (proj(x).view(B, T, -1, self.hs).transpose(1, 2)       # (B, heads, T, hs)
+                   for proj in (self.q_proj, self.k_proj, self.v_proj))
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        mask = None
+        if cache is not None:
+            K, V = cache.layers[layer]                                   # (B, nkv, S, hs)
+            if positions is None:                                        # the prompt fills slots 0..T-1
+                K[:, :, :T], V[:, :, :T] = k, v
+            else:                                                        # one token, each row in its own slot
+                K[cache.rows, :, positions], V[cache.rows, :, positions] = k[:, :, 0], v[:, :, 0]
+                k, v = K, V
+                mask = (cache.slots <= positions[:, None])[:, None, None]    # (B, 1, 1, S)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None,
+                                           enable_gqa=q.size(1) != k.size(1))
+        return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
+
+
+class MLP(nn.Module):
+    """SwiGLU."""
+    def __init__(self, c):
+        super().__init__()
+        self.gate_proj = nn.Linear(c.hidden_size, c.intermediate_size, bias=c.mlp_bias)
+        self.up_proj = nn.Linear(c.hidden_size, c.intermediate_size, bias=c.mlp_bias)
+        self.down_proj = nn.Linear(c.intermediate_size, c.hidden_size, bias=c.mlp_bias)
+
+    def forward(self, x):
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    """Pre-norm: attention, then MLP, each added to the stream."""
+    def __init__(self, c):
+        super().__init__()
+        self.input_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
+        self.self_attn = Attention(c)
+        self.post_attention_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
+        self.mlp = MLP(c)
+
+    def forward(self, x, cos, sin, cache=None, layer=None, positions=None):
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, cache, layer, positions)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Transformer(nn.Module):
+    """A decoder with its language-model head; `Transformer.from_pretrained(folder or hub id)` loads one."""
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.checkpoint_activations = False      # recompute each block in the backward pass: 6N T FLOPs for 4N T
+        self.model = nn.Module()                 # the checkpoint's own prefix
+        self.model.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.model.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.model.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        # made on the CPU even under torch.device("meta"): no checkpoint holds it
+        self.register_buffer("frequencies", rope_frequencies(config), persistent=False)
+        self.tie()
+
+    def tie(self):
+        if self.config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    @property
+    def layers(self):
+        """The blocks: what `hycora_layer` adapts lies in here."""
+        return self.model.layers
+
+    @property
+    def dtype(self):
+        return self.lm_head.weight.dtype
+
+    @property
+    def device(self):
+        return self.lm_head.weight.device
+
+    def hidden(self, input_ids, cache=None, positions=None):
+        """Final hidden states, after the last norm.
+
+        input_ids: (B, T), right-padded. With a `cache` and no `positions`, the prompt is written into it.
+        With `positions` (B,), input_ids is (B, 1): row b's next token, which stands at positions[b]. A row's
+        padding may have left rubbish in later slots: each is overwritten before it is attended to.
+        Returns (B, T, C). Raises ValueError when T is beyond the model's context.
+        """
+        T = input_ids.size(1)
+        if T > self.config.max_positions:
+            raise ValueError(f"{T} tokens, but this model reads at most {self.config.max_positions}")
+        where = torch.arange(T, device=input_ids.device) if positions is None else positions[:, None, None]
+        angles = where[..., None].float() * self.frequencies             # (T, hs/2) or (B, 1, 1, hs/2)
+        cos, sin = angles.cos().to(self.dtype), angles.sin().to(self.dtype)
+        h = self.model.embed_tokens(input_ids)                           # (B, T, C)
+        for i, block in enumerate(self.layers):
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                h = checkpoint(block, h, cos, sin, use_reentrant=False)
+            else:
+                h = block(h, cos, sin, cache, i, positions)
+        return self.model.norm(h)
+
+    def forward(self, input_ids, cache=None, positions=None):
+        """Logits (B, T, vocab) of `hidden(...)`."""
+        return self.lm_head(self.hidden(input_ids, cache, positions))
+
+    def new_cache(self, batch_size, length):
+        return KVCache(self.config, batch_size, length, self.dtype, self.device)
+
+    @classmethod
+    def from_pretrained(cls, name, dtype=torch.float32, device="cpu"):
+        """Loads a Hugging Face folder or hub id, frozen.
+
+        The model is built without memory and each tensor goes from the memory-mapped file straight to its
+        place, so the peak is about one copy. Raises FileNotFoundError without files, ValueError on an
+        unimplemented config or when the tensors are not exactly the model's.
+        """
+        folder = fetch(name)
+        with torch.device("meta"):
+            model = cls(ModelConfig.from_hf(json.loads((folder / "config.json").read_text("utf8"))))
+        expected = {key: p.shape for key, p in model.state_dict().items()}
+        ignored = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+        state, strange = {}, []
+        for key, tensor in checkpoint_tensors(folder):
+            if key in ignored or key.endswith("rotary_emb.inv_freq"):    # old LLaMA files carry the latter
+                continue
+            if key in expected and tensor.shape == expected[key]:
+                state[key] = tensor.to(device=device, dtype=dtype)
+            else:
+                strange.append(f"{key} {tuple(tensor.shape)}")
+        missing = sorted(expected.keys() - state.keys() - ignored)
+        if missing or strange:
+            raise ValueError(f"{folder} does not fit its config.json: {len(missing)} tensors are missing "
+                             f"{missing[:3]}, {len(strange)} unexpected {strange[:3]}")
+        if ignored:
+            state["lm_head.weight"] = state["model.embed_tokens.weight"]
+        model.load_state_dict(state, assign=True)
+        model.tie()
+        return model.to(device).requires_grad_(False).eval()
+
+
+def fetch(name):
+    """The folder of a backbone: itself if it is one, else downloaded from the hub (and cached there)."""
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"{folder} has no config.json: not a Hugging Face model folder")
+        return folder
+    from huggingface_hub import list_repo_files, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    try:
+        safe = any(f.endswith(".safetensors") for f in list_repo_files(name)) if not _offline() else True
+        return Path(snapshot_download(name, allow_patterns=MODEL_FILES if safe else MODEL_FILES + ["pytorch_model*"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as e:
+        raise FileNotFoundError(f"{name}: no such folder, and not to be had from the hub "
+                                f"({str(e).strip().splitlines()[0]})") from None
+
+
+def checkpoint_tensors(folder):
+    """Yields (name, tensor) of a folder's weights, memory-mapped: sharded or single, safetensors or .bin."""
+    for stem, read in (("model.safetensors", _safetensors), ("pytorch_model.bin", _bin)):
+        index = folder / f"{stem}.index.json"
+        if index.is_file():
+            shards = sorted(set(json.loads(index.read_text("utf8"))["weight_map"].values()))
+        elif (folder / stem).is_file():
+            shards = [stem]
+        else:
+            continue
+        for shard in shards:
+            if not (folder / shard).is_file():
+                raise FileNotFoundError(f"{folder / shard} is missing, though {index.name} names it")
+            yield from read(folder / shard)
+        return
+    raise FileNotFoundError(f"{folder} has neither model.safetensors nor pytorch_model.bin (nor an index of either)")
+
+
+def _safetensors(path):
+    from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():
+                yield key, file.get_tensor(key)
+    except SafetensorError as e:
+        raise ValueError(f"{path} is broken: {e}") from None
+
+
+def _bin(path):
+    yield from torch.load(path, map_location="cpu", weights_only=True, mmap=True).items()
+
+
+def _offline():
+    from huggingface_hub import constants
+    return constants.HF_HUB_OFFLINE

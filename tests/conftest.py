@@ -1,0 +1,59 @@
+"""What the tests share: small backbones with every parameter randomised, and a throwaway data set."""
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ["HF_HUB_OFFLINE"] = "1"
+torch.set_num_threads(2)
+
+from model import ModelConfig, Transformer  # noqa: E402
+
+SMALL = dict(vocab_size=97, hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=6,
+             num_key_value_heads=2, max_position_embeddings=128)
+
+
+def randomise(module, scale=0.15):
+    """Adds noise to every parameter: at a fresh model's norms of 1 and biases of 0, forgetting them shows nowhere."""
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(torch.randn_like(p) * scale)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(torch.initial_seed() % 2 ** 31)       # fresh inputs on every run; the seed is in pytest's header
+    yield
+
+
+def pytest_report_header():
+    value = int(os.environ.get("TEST_SEED", int.from_bytes(os.urandom(3), "big")))
+    torch.manual_seed(value)
+    return f"TEST_SEED={value} (set it to repeat a run)"
+
+
+def small_backbone(**changes):
+    """A randomised Qwen2-like backbone in fp32: GQA, q/k/v bias."""
+    config = ModelConfig.from_hf(SMALL | dict(model_type="qwen2") | changes)
+    return randomise(Transformer(config)).requires_grad_(False).eval()
+
+
+@pytest.fixture
+def backbone():
+    return small_backbone()
+
+
+def write_rolebench(root, lines, language="en", split="role_specific", part="train"):
+    """Writes RoleBench lines, given as (role, question, answers), where a reader expects them."""
+    base = {"en": "rolebench-eng/instruction-generalization", "zh": "rolebench-zh"}[language]
+    path = Path(root) / base / split / f"{part}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"role": r, "question": q, "generated": a}, ensure_ascii=False) + "\n"
+                            for r, q, a in lines), "utf8")
+    return path

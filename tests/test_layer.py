@@ -1,0 +1,220 @@
+"""Eq. 4 and the Hyper Model: every method, mixed roles, peft as oracle, what is saved."""
+import copy
+
+import pytest
+import torch
+from conftest import randomise, small_backbone
+from safetensors.torch import load_file, save_file
+
+from hycora_layer import METHODS, AdapterConfig, HyperModel
+
+DIMS = dict(num_roles=4, rank=4, alpha=8, role_dim=8, layer_dim=8, hidden_dim=16, head_rank=4)
+
+
+def hyper_model(method, backbone=None, **changes):
+    return HyperModel(backbone or small_backbone(), AdapterConfig(**DIMS | dict(method=method) | changes)).eval()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_at_step_zero_the_output_is_the_backbones_bit_for_bit(method, backbone):
+    ids = torch.randint(97, (4, 20))
+    plain = backbone(ids)
+    assert torch.equal(hyper_model(method, backbone)(ids, torch.tensor([0, 1, 2, 1])), plain)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_mixed_batch_equals_role_by_role(method):
+    model = randomise(hyper_model(method), 0.05)
+    ids, roles = torch.randint(97, (5, 18)), torch.tensor([2, 0, 3, 2, 1])
+    mixed = model(ids, roles)
+    single = torch.cat([model(ids[b:b + 1], roles[b:b + 1]) for b in range(5)])
+    torch.testing.assert_close(mixed, single, rtol=1e-4, atol=1e-5)
+    if method != "lora":                                # roles really differ
+        assert (model(ids[:1], roles[:1]) - model(ids[:1], roles[1:2])).abs().max() > 1e-3
+
+
+def test_equation_four_by_hand():
+    model = randomise(hyper_model("hycora"), 0.05)
+    linear, x = model.kinds["down_proj"][1], torch.randn(2, 7, 80)
+    roles = torch.tensor([3, 1])
+    made = model.hyper(roles)["down_proj"]["A"]
+    with model.speaking_as(roles):
+        out = linear(x)
+    for b in range(2):
+        W = linear.base.weight + DIMS["alpha"] / DIMS["rank"] * linear.B @ made[b, 1]
+        torch.testing.assert_close(out[b], x[b] @ W.t(), rtol=1e-4, atol=1e-5)
+    assert torch.equal(linear(x), linear.base(x))       # nobody speaks any more
+
+
+def test_the_hypernetwork_runs_once_per_forward_for_the_distinct_roles():
+    model, calls = hyper_model("hycora"), []
+    model.hyper.register_forward_hook(lambda m, inputs, out: calls.append(inputs[0].tolist()))
+    model(torch.randint(97, (5, 6)), torch.tensor([2, 0, 2, 2, 0]))
+    assert calls == [[0, 2]]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_who_gets_a_gradient_when(method):
+    """Step 0: only what makes B, since B = 0. After one update: everything but the contrastive projections."""
+    model = hyper_model(method)
+    ids, roles = torch.randint(97, (4, 20)), torch.arange(4)
+    optimizer = torch.optim.SGD(model.trainable().values(), lr=1.0)
+    for step in range(3):
+        optimizer.zero_grad()
+        model(ids, roles).square().mean().backward()
+        moving = {n for n, p in model.trainable().items() if p.grad is not None and p.grad.abs().max() > 0}
+        if step == 0 and METHODS[method][1] != "hyper":
+            assert moving and all(n.endswith(".B") for n in moving)
+        optimizer.step()
+    assert moving == {n for n in model.trainable() if not n.startswith("projections")}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_saved_keys_are_the_trainable_set_and_come_back(method, tmp_path):
+    model = randomise(hyper_model(method), 0.05)
+    frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {n for n, _ in model.named_parameters() if ".base." in n or n.startswith("backbone.lm_head")
+                      or n.startswith("backbone.model.") and not n.endswith((".A", ".B"))}
+    model.save(tmp_path)
+    assert load_file(tmp_path / "adapter.safetensors").keys() == model.trainable().keys()
+    plain = copy.deepcopy(model.backbone)
+    for kinds in ("self_attn", "mlp"):
+        for block in plain.layers:
+            part = getattr(block, kinds)
+            for name, linear in list(part.named_children()):
+                setattr(part, name, linear.base)
+    fresh = hyper_model(method, plain).load(tmp_path)
+    ids, roles = torch.randint(97, (3, 16)), torch.tensor([1, 0, 3])
+    assert torch.equal(fresh(ids, roles), model(ids, roles))
+
+
+def test_a_foreign_or_broken_file_is_refused(tmp_path):
+    hyper_model("lora").save(tmp_path)
+    with pytest.raises(ValueError, match="another model"):
+        hyper_model("hycora").load(tmp_path)
+    with pytest.raises(ValueError, match="another model"):
+        hyper_model("lora", rank=8).load(tmp_path)
+    path = tmp_path / "adapter.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(ValueError, match="broken"):
+        hyper_model("lora").load(tmp_path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        hyper_model("lora").load(tmp_path)
+    save_file({}, path)
+    with pytest.raises(ValueError, match="another model"):
+        hyper_model("lora").load(tmp_path)
+
+
+def test_unknown_method_and_target():
+    with pytest.raises(ValueError, match="hycora"):
+        hyper_model("adapter-fusion")
+    with pytest.raises(ValueError, match="qkv"):
+        hyper_model("lora", targets=("q_proj", "qkv"))
+    assert set(hyper_model("lora", targets=("q_proj", "v_proj")).kinds) == {"q_proj", "v_proj"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_backbone_trains_fp32_adapters_under_its_own_autocast(dtype):
+    model = hyper_model("hycora", small_backbone().to(dtype))
+    assert {p.dtype for p in model.trainable().values()} == {torch.float32}
+    logits = model(torch.randint(97, (2, 16)), torch.tensor([0, 1]))
+    assert logits.dtype == dtype
+    logits.float().square().mean().backward()
+    assert model.kinds["q_proj"][0].B.grad.dtype == torch.float32
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_a_hyper_source_forced_to_a_constant_is_shared_lora():
+    backbone = small_backbone()
+    lora = randomise(hyper_model("lora", copy.deepcopy(backbone)), 0.05)
+    hycora = hyper_model("hycora", backbone)
+    made = {kind: {"A": torch.stack([linear.A for linear in linears]).expand(2, -1, -1, -1)} for kind, linears in lora.kinds.items()}
+    hycora.hyper.forward = lambda roles: made
+    for kind, linears in hycora.kinds.items():
+        for mine, theirs in zip(linears, lora.kinds[kind]):
+            mine.B.data, mine.base = theirs.B.data, theirs.base
+    hycora.backbone = lora_free(hycora.backbone, lora.backbone)
+    ids, roles = torch.randint(97, (2, 16)), torch.tensor([0, 3])
+    torch.testing.assert_close(hycora(ids, roles), lora(ids, roles))
+
+
+def lora_free(mine, theirs):
+    """`mine` with the norms, embedding and head of `theirs` (randomise has moved them)."""
+    state = {k: v for k, v in theirs.state_dict().items() if not k.endswith((".A", ".B"))}
+    mine.load_state_dict(state, strict=False)
+    return mine
+
+
+# -------------------------------------------------------------------------------------------------- peft as oracle
+def hf_pair(tmp_path):
+    """The same random backbone in transformers and here."""
+    transformers = pytest.importorskip("transformers")
+    from conftest import SMALL
+
+    from model import Transformer
+    theirs = randomise(transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**SMALL))).eval()
+    theirs.save_pretrained(tmp_path)
+    return theirs, Transformer.from_pretrained(tmp_path)
+
+
+def peft_model(theirs, names):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, task_type="CAUSAL_LM", target_modules="all-linear")
+    model = peft.get_peft_model(theirs, config, adapter_name=names[0])
+    for name in names[1:]:
+        model.add_adapter(name, config)
+    return model
+
+
+def paired(model, theirs, adapter, role=None):
+    """[(our parameter (of a role), peft's)] for A and B of every adapted linear."""
+    pairs = []
+    for name, module in model.backbone.named_modules():
+        if hasattr(module, "voice"):
+            other = theirs.base_model.model.get_submodule(name)
+            for half, lora in (("A", other.lora_A), ("B", other.lora_B)):
+                own = getattr(module, half)
+                pairs.append((own if role is None else own.data[role], lora[adapter].weight))
+    return pairs
+
+
+def test_shared_lora_is_pefts_lora_in_forward_gradient_and_training(tmp_path):
+    theirs, backbone = hf_pair(tmp_path)
+    theirs, ours = peft_model(theirs, ["shared"]), hyper_model("lora", backbone, adapter_dropout=0.0)
+    pairs = paired(ours, theirs, "shared")
+    assert len(pairs) == 3 * 7 * 2
+    with torch.no_grad():
+        for mine, other in pairs:
+            mine.copy_(torch.randn_like(mine) * 0.05)
+            other.copy_(mine)
+    trained = [p for _, p in pairs]
+    optimizers = [torch.optim.AdamW(ours.trainable().values(), lr=1e-2), torch.optim.AdamW(trained, lr=1e-2)]
+    for _ in range(4):
+        ids = torch.randint(97, (3, 20))
+        a, b = ours(ids, torch.tensor([0, 2, 1])), theirs(ids).logits
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        for optimizer, logits in zip(optimizers, (a, b)):
+            optimizer.zero_grad()
+            logits.log_softmax(-1).square().mean().backward()
+        for mine, other in pairs:
+            torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-7)
+        for optimizer in optimizers:
+            optimizer.step()
+    for mine, other in pairs:
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
+
+
+def test_independent_lora_is_pefts_adapters_chosen_per_sample(tmp_path):
+    theirs, backbone = hf_pair(tmp_path)
+    names = ["r0", "r1", "r2", "r3"]
+    theirs, ours = peft_model(theirs, names).eval(), hyper_model("ind-lora", backbone, adapter_dropout=0.0)
+    with torch.no_grad():
+        for role, name in enumerate(names):
+            for mine, other in paired(ours, theirs, name, role):
+                mine.copy_(torch.randn_like(mine) * 0.05)
+                other.copy_(mine)
+    ids, roles = torch.randint(97, (5, 20)), torch.tensor([2, 0, 3, 2, 1])
+    with torch.no_grad():
+        expected = theirs(ids, adapter_names=[names[r] for r in roles]).logits
+        torch.testing.assert_close(ours(ids, roles), expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,91 @@
+"""Eq. 5-8 against plain loops in float64."""
+import math
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from losses import (ContrastiveProjections, hyper_contrastive_loss, lambda_at, pool_response, response_cross_entropy,
+                    total_loss)
+
+
+def loops(z_r, z_t, roles, tau):
+    """Eq. 7 literally, then averaged over I."""
+    def sim(p, q):
+        return sum(a * b for a, b in zip(p, q)) / math.sqrt(sum(a * a for a in p) * sum(b * b for b in q))
+    total = 0.0
+    for i in range(len(roles)):
+        positives = [p for p in range(len(roles)) if roles[p] == roles[i]]
+        denominator = sum(math.exp(sim(z_r[i], z_t[j]) / tau) for j in range(len(roles)))
+        total += -1 / len(positives) * sum(math.log(math.exp(sim(z_r[i], z_t[p]) / tau) / denominator) for p in positives)
+    return total / len(roles)
+
+
+@pytest.mark.parametrize("roles", [[0, 1, 2, 0, 1, 0], [4, 4, 4], [0, 1], [3], [random.randrange(3) for _ in range(9)]])
+@pytest.mark.parametrize("tau", [0.1, 0.7])
+def test_equation_seven(roles, tau):
+    z_r, z_t = torch.randn(2, len(roles), 5, dtype=torch.float64)
+    ours = hyper_contrastive_loss(z_r, z_t, torch.tensor(roles), tau)
+    assert ours.item() == pytest.approx(loops(z_r.tolist(), z_t.tolist(), roles, tau), rel=1e-10)
+    swapped = hyper_contrastive_loss(z_r, z_t, torch.tensor(roles), tau, anchor="response")
+    assert swapped.item() == pytest.approx(loops(z_t.tolist(), z_r.tolist(), roles, tau), rel=1e-10)
+
+
+def test_known_values_of_equation_seven():
+    same = torch.ones(6, 4)
+    assert hyper_contrastive_loss(same, same * 3, torch.tensor([0, 1, 2, 0, 1, 2])).item() == pytest.approx(math.log(6))
+    z_t = torch.randn(4, 3)
+    z_r = torch.randn(1, 3).expand(4, 3).clone().requires_grad_()    # one role: all role embeddings are one
+    loss = hyper_contrastive_loss(z_r, z_t, torch.zeros(4, dtype=torch.long), anchor="response")
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(4)) and z_r.grad.abs().max() < 1e-6
+    with pytest.raises(ValueError, match="expected"):
+        hyper_contrastive_loss(same, same, torch.zeros(5))
+
+
+def test_gradient_of_equation_seven():
+    z_r, z_t = (torch.randn(6, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    roles = torch.tensor([0, 1, 2, 0, 1, 0])
+    assert torch.autograd.gradcheck(lambda a, b: hyper_contrastive_loss(a, b, roles), (z_r, z_t))
+
+
+def test_equation_five_is_two_affine_maps_and_starts_small():
+    p = ContrastiveProjections(6, 48)
+    e_c, e_t = torch.randn(3, 6), torch.randn(3, 48)
+    z_r, z_t = p(e_c, e_t)
+    torch.testing.assert_close(z_r, e_c @ p.W_r.weight.t() + p.W_r.bias)
+    torch.testing.assert_close(z_t, e_t @ p.W_t.weight.t() + p.W_t.bias)
+    assert z_t.shape == (3, 6) and 0.01 < p.W_t.weight.std() < 0.03 and p.W_t.bias.abs().max() == 0
+
+
+@pytest.mark.parametrize("vocab", [50, 2 ** 22])      # the second: a few rows of logits at a time
+def test_cross_entropy_and_its_gradient_equal_torchs(vocab):
+    hidden = torch.randn(19, 6, dtype=torch.float64, requires_grad=True)
+    head, targets = torch.randn(vocab, 6, dtype=torch.float64), torch.randint(vocab, (19,))
+    ours = response_cross_entropy(hidden, head, targets)
+    mine, = torch.autograd.grad(ours * 0.3, hidden)
+    theirs = F.cross_entropy(hidden @ head.t(), targets, reduction="sum")
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(mine, torch.autograd.grad(theirs * 0.3, hidden)[0])
+
+
+def test_pooling_is_a_mean_per_row():
+    hidden = torch.randn(10, 4)
+    pooled = pool_response(hidden, torch.tensor([1, 7, 8, 9]), torch.tensor([0, 1, 1, 1]), 2)
+    torch.testing.assert_close(pooled, torch.stack((hidden[1], hidden[7:10].mean(0))))
+
+
+@pytest.mark.parametrize("epoch, start, total, expected", [
+    (0.0, 1, 3, 0.0), (1.0, 1, 3, 0.0), (1.5, 1, 3, 0.075), (2.0, 1, 3, 0.15), (3.0, 1, 3, 0.3), (9.0, 1, 3, 0.3),
+    (0.5, 1, 1, 0.0), (0.5, 2, 1, 0.0)])
+def test_equation_eight_line(epoch, start, total, expected):
+    assert lambda_at(epoch, start, total, 0.0, 0.3) == pytest.approx(expected)
+
+
+def test_equation_eight_cosine_and_minimum_and_equation_six():
+    # values of the authors' Qwen ramp: 5 epochs from 0.3
+    for epoch, expected in ((1, 0.016), (2, 0.087), (2.65, 0.15), (5, 0.3)):
+        assert lambda_at(epoch, 0.3, 5, 0.0, 0.3, "cosine") == pytest.approx(expected, abs=6e-4)
+    assert lambda_at(0, 1, 3, 0.1, 0.3) == pytest.approx(0.1) and lambda_at(2, 1, 3, 0.1, 0.3) == pytest.approx(0.2)
+    assert total_loss(2.0, 3.0, 0.1) == pytest.approx(2.3)

@@ -1,0 +1,253 @@
+"""train.py: gradients, schedules, configuration, and runs that are killed, resumed, refused."""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, randomise, small_backbone, write_rolebench
+from safetensors.torch import load_file
+from test_layer import hyper_model
+
+import train
+from data import Row, collate
+from hycora_layer import METHODS
+
+SMALL = ["--role-dim", "8", "--layer-dim", "8", "--hidden-dim", "16", "--head-rank", "4", "--rank", "2", "--batch-size", "4",
+         "--role-subset", "3", "--log-every", "1", "--score-limit", "0"]
+
+
+def run(*args, ok=True, script="train.py", **kwargs):
+    done = subprocess.run([sys.executable, script, *map(str, args)], cwd=ROOT, capture_output=True, text=True, **kwargs)
+    assert (done.returncode == 0) == ok, done.stderr[-2000:]
+    return done
+
+
+def rows(n=8):
+    return [Row(torch.randint(97, (random.randint(6, 20),)).tolist(), random.randint(1, 5), i % 4, True) for i in range(n)]
+
+
+def gradients(model, batches, lam=0.0, **changes):
+    cfg = train.Config(**changes)
+    model.zero_grad()
+    sums = train.backward(model, batches, cfg, lam, torch.amp.GradScaler("cpu", enabled=False))
+    return sums, {n: p.grad.clone() for n, p in model.trainable().items() if p.grad is not None}
+
+
+# -------------------------------------------------------------------------------------------------------- gradients
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_of_everything_equal_finite_differences(method):
+    """Eq. 1-7 together, in float64, one random direction for each trainable tensor."""
+    model = randomise(hyper_model(method, small_backbone().double()), 0.1).double()
+    batch, lam = collate(rows(5), 0), 0.3
+    _, grads = gradients(model, [batch], lam)
+    assert grads.keys() == model.trainable().keys()
+
+    def loss():
+        ce, contrastive = train.backward(model, [batch], train.Config(), lam, torch.amp.GradScaler("cpu", enabled=False))
+        return (ce + lam * contrastive).item()
+    for name, p in model.trainable().items():
+        direction, values = torch.randn_like(p), []
+        for sign in (1, -1):
+            with torch.no_grad():
+                p.add_(direction, alpha=sign * 1e-6)
+            values.append(loss())
+            with torch.no_grad():
+                p.sub_(direction, alpha=sign * 1e-6)
+        expected = (grads[name] * direction).sum().item()
+        assert (values[0] - values[1]) / 2e-6 == pytest.approx(expected, rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize("method", ["hycora", "lora"])
+def test_one_by_four_accumulated_equals_four_by_one(method):
+    model, samples = randomise(hyper_model(method), 0.05), rows(4)
+    whole, one = gradients(model, [collate(samples, 0)]), gradients(model, [collate([s], 0) for s in samples])
+    torch.testing.assert_close(whole[0], one[0])
+    for name, g in whole[1].items():
+        torch.testing.assert_close(g, one[1][name], rtol=1e-3, atol=1e-6)
+
+
+def test_the_contrastive_set_is_the_micro_batch():
+    model, samples = randomise(hyper_model("hycora"), 0.05), rows(8)
+    halves = [collate(samples[:4], 0), collate(samples[4:], 0)]
+    both = gradients(model, halves, lam=0.3)[0][1]
+    each = [gradients(model, [h], lam=0.3)[0][1] for h in halves]
+    assert both.item() == pytest.approx(sum(each).item() / 2, rel=1e-5)
+
+
+def test_padding_and_activation_checkpointing_change_nothing():
+    model, samples = randomise(hyper_model("hycora"), 0.05), rows(4)
+    plain = gradients(model, [collate(samples, 0)], lam=0.3)
+    model.backbone.checkpoint_activations = True
+    for other in (gradients(model, [collate(samples, 0)], lam=0.3), gradients(model, [collate(samples, 77)], lam=0.3)):
+        torch.testing.assert_close(plain[0], other[0])
+        for name, g in plain[1].items():
+            torch.testing.assert_close(g, other[1][name], rtol=1e-3, atol=1e-6)
+
+
+def test_learning_rate_is_transformers_cosine_with_warmup():
+    transformers = pytest.importorskip("transformers")
+    cfg, p = train.Config(lr=3e-4, warmup_ratio=0.1), torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([p], lr=3e-4)
+    schedule = transformers.get_cosine_schedule_with_warmup(optimizer, 20, 200)
+    for step in range(200):
+        if step >= 20:                                    # theirs wastes its first step on a rate of 0
+            assert train.lr_at(step, 200, cfg) == pytest.approx(schedule.get_last_lr()[0], abs=1e-9)
+        optimizer.step()
+        schedule.step()
+    assert [train.lr_at(s, 200, cfg) for s in (0, 9, 19)] == pytest.approx([3e-4 / 20, 1.5e-4, 3e-4])
+
+
+# ---------------------------------------------------------------------------------------------------- configuration
+@pytest.mark.parametrize("args, message", [
+    (["--no-such-key", "1"], "--no-such-key"), (["--rank", "eight"], "rank cannot be 'eight'"), (["--rank", "2.5"], "rank"),
+    (["--method", "adapters"], "choose hycora"), (["--model", "somewhere"], "both --model and --data"),
+    (["--resume", "tests"], "not a run folder"), (["--config", "configs/none.json"], "No such file"),
+    (["--model", "tiny/backbone", "--data", "nowhere/at-all"], "nowhere/at-all: no such folder"),
+    (["--model", "no/model", "--data", "tiny/rolebench"], "no/model: no such folder"),
+    (["--role-subset", "Long Jon Silver"], "did you mean Long John Silver"), (["--compile", "maybe"], "compile"),
+])
+def test_bad_command_lines_get_one_clear_line(args, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--out", str(tmp_path / "r"), *args] if "--resume" not in args else ["train.py", *args])
+    with pytest.raises(SystemExit) as stop:
+        train.main()
+    assert message in str(stop.value.code) and "\n" not in str(stop.value.code)
+    assert not (tmp_path / "r").exists()
+
+
+def test_bad_config_files_name_file_and_key(tmp_path):
+    path = tmp_path / "c.json"
+    for text, message in (('{"lrr": 1}', "no key 'lrr'; did you mean 'lr'"), ("{", "c.json:1: not JSON"), ('{"seed": true}', "seed cannot be True")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            train.parse_args(["--config", str(path)])
+
+
+def test_command_line_wins_over_file_wins_over_default(tmp_path):
+    path = tmp_path / "c.json"
+    path.write_text('{"model": "m", "data": "d", "rank": 2, "lr": 1, "targets": ["q_proj"], "role_instruction": null}')
+    cfg, _ = train.parse_args(["--config", str(path), "--rank", "3", "--norm-input", "false", "--compile"])
+    assert (cfg.rank, cfg.lr, cfg.alpha, cfg.targets, cfg.norm_input, cfg.compile) == (3, 1.0, 32.0, ("q_proj",), False, True)
+    assert train.parse_args(["--config", str(path), "--targets", "a, b"])[0].targets == ("a", "b")
+    told = {m: train.resolve(train.Config(method=m)).role_instruction for m in METHODS}
+    assert told == {m: m == "lora" for m in METHODS}
+
+
+def test_broken_data_stops_before_a_run_folder_is_made(tmp_path):
+    path = write_rolebench(tmp_path, [("A", "q", ["x"])])
+    path.write_text(path.read_text() + '{"role": "A", "question": "q", "generated": [""]}\n')
+    done = run("--model", "tiny/backbone", "--data", tmp_path, "--score-limit", "0", "--out", tmp_path / "r", ok=False)
+    assert f"{path}:2: empty answer" in done.stderr and len(done.stderr.splitlines()) == 1 and not (tmp_path / "r").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------- runs
+def steps(folder):
+    return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_kill_minus_nine_resumes_to_the_same_bits(tmp_path):
+    args = [*SMALL, "--max-steps", "40", "--save-every", "3"]
+    run(*args, "--out", tmp_path / "whole")
+    killed = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "train.py", *args, "--out", killed], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(2):                                    # killed, resumed, killed again, resumed to the end
+        seen, goal = set(), len(list(killed.glob("checkpoint/*.json"))) and max(int(p.stem) for p in killed.glob("checkpoint/*.json")) or 0
+        while process.poll() is None and max(seen, default=0) < goal + 9:
+            seen |= {int(p.stem) for p in killed.glob("checkpoint/*.json")}
+            time.sleep(0.01)
+        time.sleep(random.random() * 0.2)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process = subprocess.Popen([sys.executable, "train.py", "--resume", killed], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert process.wait() == 0
+    a, b = load_file(tmp_path / "whole/adapter.safetensors"), load_file(killed / "adapter.safetensors")
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    assert steps(tmp_path / "whole") == steps(killed) == list(range(40))
+    assert len(list(killed.glob("checkpoint/*.safetensors"))) == 2
+
+
+def test_sigterm_checkpoints_and_broken_checkpoints_are_passed_over(tmp_path):
+    out = tmp_path / "r"
+    process = subprocess.Popen([sys.executable, "train.py", *SMALL, "--max-steps", "9999", "--save-every", "2", "--out", out],
+                               cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    while len(list(out.glob("checkpoint/*.json"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert f"--resume {out}" in process.communicate()[0] and process.returncode == 0
+    old, new = sorted(out.glob("checkpoint/*.safetensors"))
+    assert steps(out) == list(range(int(new.stem)))
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(config | {"max_steps": int(new.stem) + 2}))
+    new.write_bytes(new.read_bytes()[:-100])
+    done = run("--resume", out)
+    assert f"{new} is broken" in done.stdout and f"from step {int(old.stem)}" in done.stdout
+    assert steps(out) == list(range(int(new.stem) + 2))
+    (out / "config.json").write_text(json.dumps(config | {"max_steps": int(new.stem) + 4, "rank": 5}))
+    done = run("--resume", out, ok=False)
+    assert "belongs to another model" in done.stderr and len(done.stderr.splitlines()) <= 2
+
+
+def test_training_moves_everything_but_the_backbone(tmp_path):
+    before = load_file(ROOT / "tiny/backbone/model.safetensors")
+    out = tmp_path / "r"
+    run(*SMALL, "--max-steps", "30", "--lambda-start-epoch", "0", "--lr", "0.01", "--out", out)
+    import eval as evaluation
+    model, _, config = evaluation.load_run(out)
+    for name, tensor in before.items():
+        owner, leaf = name.rsplit(".", 1)
+        linear = name.replace("_proj.", "_proj.base.")
+        mine = model.backbone.get_parameter(linear) if "_proj." in name else model.backbone.get_parameter(name)
+        assert torch.equal(mine, tensor.float()), (owner, leaf)
+    torch.manual_seed(config["seed"])
+    fresh, _ = evaluation.build(config, 3, "cpu")
+    start, end = fresh.trainable(), model.trainable()
+    assert load_file(out / "adapter.safetensors").keys() == end.keys()
+    assert all(not torch.equal(start[n], end[n]) for n in end)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0].keys() >= {"step", "epoch", "loss", "ce", "contrastive", "lambda", "lr", "grad_norm", "tokens_per_s"}
+    assert sum(line["ce"] for line in lines[-5:]) < 0.8 * sum(line["ce"] for line in lines[:5])
+
+
+def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path):
+    done = run(*SMALL, "--max-steps", "30", "--lr", "1e30", "--save-every", "1", "--out", tmp_path / "r", ok=False)
+    message = done.stderr.splitlines()[-1]
+    assert "is not finite (rows" in message and "last good checkpoint: 0000000" in message
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precisions_train(precision, tmp_path):
+    run(*SMALL, "--max-steps", "12", "--precision", precision, "--lambda-start-epoch", "0", "--lr", "0.003", "--out", tmp_path / "r")
+    ce = [json.loads(line)["ce"] for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
+    assert sum(ce[-3:]) < sum(ce[:3])
+
+
+def test_a_whole_run_then_score_and_chat(tmp_path):
+    """The demo in small: what it prints and writes, running it twice, and the other commands on its result."""
+    out = tmp_path / "demo"
+    first = run("--max-steps", "4", "--score-limit", "6", "--max-new-tokens", "12", "--out", out)
+    assert "trainable, fp32" in first.stdout and "mean over roles" in first.stdout and "swap:" in first.stdout
+    scores = json.loads((out / "scores.json").read_text())
+    assert scores["splits"].keys() == {"general", "role_specific"} and scores["swap"].keys() == {"right", "wrong"}
+    assert 0 <= scores["retrieval_top1"] <= 1 and scores["splits"]["general"]["overall"]["n"] == 6
+    lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    assert len(lines) == 12 and lines[0].keys() >= {"split", "role", "question", "references", "answer"}
+    assert {p.name for p in out.iterdir()} == {"config.json", "roles.json", "adapter.safetensors", "metrics.jsonl", "checkpoint",
+                                               "scores.json", "predictions.jsonl", "scores_backbone.json", "predictions_backbone.jsonl"}
+    stamp = (out / "adapter.safetensors").stat().st_mtime_ns
+    again = run("--max-steps", "1", "--score-limit", "0", "--out", out)
+    assert f"this one goes to {out}-2" in again.stdout and (out / "adapter.safetensors").stat().st_mtime_ns == stamp
+    scored = run("score", "--run", out, "--limit", "4", "--split", "general", "--swap-roles", "--out", tmp_path / "s.json",
+                 "--max-new-tokens", "8", script="eval.py")
+    assert "as the wrong role" in scored.stdout and (tmp_path / "s.jsonl").is_file()
+    talk = run("chat", "--run", out, "--role", "孙悟空", "--max-new-tokens", "8", script="eval.py",
+               input="你是谁？\n/role Tik-Tok\nWho are you?\n/role Tik\n/roles\n" + "long " * 600 + "\n/quit\n", env=os.environ | {"PYTHONIOENCODING": "utf8"})
+    assert "孙悟空: " in talk.stdout and "Tik-Tok: " in talk.stdout and "did you mean Tik-Tok" in talk.stdout and "leaves no room" in talk.stdout
+    wrong = run("chat", "--run", out, "--role", "Drakula", script="eval.py", ok=False)
+    assert "did you mean Count Dracula" in wrong.stderr and len(wrong.stderr.splitlines()) == 1
+    missing = run("score", "--run", tmp_path / "none", script="eval.py", ok=False)
+    assert "is not a run folder" in missing.stderr

@@ -1,0 +1,454 @@
+"""Training: a hand-written loop, from the command line to the scored run.
+
+    python train.py                                              the demo: tiny backbone, tiny data, minutes on a CPU
+    python train.py --config configs/tiny.json [--any-key value]
+    python train.py --model FOLDER_OR_ID --data FOLDER_OR_ID --language en --out runs/mine
+    python train.py --resume runs/mine
+
+What has which precision, and where it is said:
+    backbone: weights, activations   --precision, "bf16" on a GPU that has it, else "fp32"; frozen     eval.build
+    forward pass                     autocast to the backbone's precision                              HyperModel.speaking_as
+    everything that trains, AdamW's moments, softmax, norms' statistics, losses     fp32               here and losses.py
+With "fp16" the loss is scaled (GradScaler), and steps whose gradients overflow are skipped and counted.
+
+Eq. 7's set I is a micro-batch: `batch_size` samples, however many of them `grad_accum` adds up. The cross-entropy is
+divided by the supervised tokens of the whole step, so that 1 x 4 accumulated equals 4 x 1.
+"""
+import argparse
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+import eval as evaluation
+from data import SPLITS, batch_order, collate, encode_rows, fetch, load_profiles, load_rolebench
+from hycora_layer import METHODS, AdapterConfig
+from losses import hyper_contrastive_loss, lambda_at, pool_response, response_cross_entropy, total_loss
+
+CHECKPOINTS_KEPT = 2
+
+
+# ---------------------------------------------------------------------------------------------------- configuration
+@dataclass(frozen=True)
+class Config(AdapterConfig):
+    """Every key of the command line, of config files and of a run's config.json; AdapterConfig's are keys too."""
+    model: str = ""                     # backbone: Hugging Face folder or hub id
+    data: str = ""                      # RoleBench: folder or hub id
+    language: str = "en"                # en, zh or all
+    role_subset: str = ""               # role names, comma-separated, or a number: the first so many; empty: all
+    splits: tuple[str, ...] = SPLITS
+    out: str = "runs/demo"
+    template: str = "auto"              # a prompt template of data.py; auto: by the tokenizer's chat template
+    role_instruction: bool | None = None  # tell the role in the prompt; default: only if neither A nor B knows it
+    max_length: int = 1024              # tokens of a row
+    epochs: float = 3.0
+    max_steps: int = 0                  # optimizer steps; 0: by epochs
+    batch_size: int = 8                 # samples of a micro-batch: the set I of Eq. 7
+    grad_accum: int = 1
+    lr: float = 1e-4
+    warmup_ratio: float = 0.1
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    temperature: float = 0.1            # tau of Eq. 7
+    lambda_min: float = 0.0             # Eq. 8; lambda_max 0 is "w/o HCL"
+    lambda_max: float = 0.3
+    lambda_start_epoch: float = 1.0
+    lambda_schedule: str = "linear"     # or cosine
+    contrast_anchor: str = "role"       # or response, as in the authors' code
+    pool: str = "last"                  # or before_eos, mean: which tokens of a response stand for it in Eq. 5
+    precision: str = "auto"             # fp32, bf16, fp16
+    compile: bool = False
+    checkpoint_activations: bool = False
+    seed: int = 42
+    device: str = "auto"
+    save_every: int = 500               # steps between checkpoints
+    log_every: int = 10                 # steps between looks at the GPU
+    score_limit: int = 500              # test lines per split scored at the end; 0: none
+    max_new_tokens: int = 128           # of each scored answer
+
+
+CHOICES = {"method": tuple(METHODS), "language": ("en", "zh", "all"), "lambda_schedule": ("linear", "cosine"),
+           "contrast_anchor": ("role", "response"), "pool": ("last", "before_eos", "mean"),
+           "precision": ("auto", "fp32", "bf16", "fp16")}
+KEYS = {f.name: f for f in dataclasses.fields(Config) if f.name != "num_roles"}      # the data says how many roles
+
+
+
+
+def whole(value):
+    if isinstance(value, bool) or float(value) != int(float(value)):
+        raise ValueError
+    return int(float(value))
+
+
+CONVERT = {int: whole, float: float, str: str, bool: lambda v: {"true": True, "false": False}[str(v).lower()],
+           bool | None: lambda v: {"true": True, "false": False, "none": None}[str(v).lower()],
+           tuple[str, ...]: lambda v: tuple(part.strip() for part in (v.split(",") if isinstance(v, str) else v) if part.strip())}
+
+
+def checked(values, origin):
+    """{key: value} with each value of its key's type; ValueError names `origin`, the key and what is wrong."""
+    result = {}
+    for key, value in values.items():
+        if key not in KEYS:
+            near = difflib.get_close_matches(key, KEYS, n=1)
+            raise ValueError(f"{origin}: there is no key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        try:
+            result[key] = CONVERT[KEYS[key].type](value)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError(f"{origin}: {key} cannot be {value!r}") from None
+        if key in CHOICES and result[key] not in CHOICES[key]:
+            raise ValueError(f"{origin}: {key} is {value!r}; choose {', '.join(CHOICES[key])}")
+    return result
+
+
+def read_config(path):
+    """The keys of a JSON file, checked."""
+    try:
+        return checked(json.loads(Path(path).read_text("utf8")), path)
+    except json.JSONDecodeError as e:
+        raise ValueError(f"{path}:{e.lineno}: not JSON ({e.msg})") from None
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that complains in one line."""
+    def error(self, message):
+        raise ValueError(f"{message} (--help lists what there is)")
+
+
+def parse_args(argv):
+    """(Config, folder to resume or None) from a command line. Keys on it win over --config, which wins over the defaults."""
+    parser = Parser(description="Train a Hyper Model. Without --model or --config: the demo.", allow_abbrev=False)
+    parser.add_argument("--config", help="a JSON file of keys")
+    parser.add_argument("--resume", help="a run folder to go on with, under its own config")
+    for name, field in KEYS.items():
+        flag = {"nargs": "?", "const": "true"} if field.type in (bool, bool | None) else {}
+        parser.add_argument(*dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}")), dest=name, default=argparse.SUPPRESS,
+                            metavar=str(field.default) or "...", **flag)
+    given = vars(parser.parse_args(argv))
+    config, resume = given.pop("config"), given.pop("resume")
+    if resume:
+        if config or given:
+            raise ValueError("--resume takes everything from the run's config.json: no other key goes with it")
+        saved = evaluation.read_run(resume)
+        return Config(**checked({k: v for k, v in saved.items() if k in KEYS}, resume)), Path(resume)
+    if not config and "model" not in given:
+        config = "configs/tiny.json"
+    values = (read_config(config) if config else {}) | checked(given, "command line")
+    if not values.get("model") or not values.get("data"):
+        raise ValueError("both --model and --data are needed")
+    return Config(**values), None
+
+
+def resolve(cfg):
+    """`cfg` with every "auto" decided for this machine."""
+    device = evaluation.pick_device(cfg.device)
+    precision = cfg.precision
+    if precision == "auto":
+        precision = "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    told = cfg.role_instruction
+    if told is None:
+        told = set(METHODS[cfg.method]) == {"shared"}
+    return dataclasses.replace(cfg, device=device, precision=precision, role_instruction=told)
+
+
+def lr_at(step, total, cfg):
+    """Learning rate at a step: linear warm-up over warmup_ratio of the run, then a cosine to 0."""
+    warmup = round(cfg.warmup_ratio * total)
+    if step < warmup:
+        return cfg.lr * (step + 1) / warmup
+    return cfg.lr * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup))) / 2
+
+
+# ------------------------------------------------------------------------------------------------ files of a run
+def write_atomically(path, write):
+    """write(temporary path), flushed to disk, then renamed: `path` is either what it was or all of the new."""
+    temporary = path.with_name(path.name + ".tmp")
+    write(temporary)
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path, value):
+    text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+    write_atomically(path, lambda p: p.write_text(text, "utf8"))
+
+
+def digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def new_folder(out):
+    """`out`, or out-2, out-3, ... if a run is there already: nothing is ever overwritten."""
+    path, n = Path(out), 1
+    while (path / "config.json").exists():
+        n += 1
+        path = Path(f"{out}-{n}")
+    if n > 1:
+        print(f"{out} holds a run already: this one goes to {path}")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def save_checkpoint(run, step, model, optimizer, scaler):
+    """Writes run/checkpoint/<step>.safetensors and then, as its seal, <step>.json with its checksum; keeps the last two.
+
+    In it: trainable tensors, AdamW's moments, the loss scale, every random state. The data order needs only the step.
+    """
+    folder = run / "checkpoint"
+    folder.mkdir(exist_ok=True)
+    tensors = {f"param/{name}": p.detach() for name, p in model.trainable().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"adam/{index}/{key}": value for key, value in state.items()}
+    tensors["rng/cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["rng/cuda"] = torch.cuda.get_rng_state()
+    tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
+    path = folder / f"{step:08d}.safetensors"
+    write_atomically(path, lambda p: save_file(tensors, p))
+    write_json(path.with_suffix(".json"), {"step": step, "sha256": digest(path), "scaler": scaler.state_dict()})
+    for old in sorted(folder.glob("*.json"))[:-CHECKPOINTS_KEPT]:
+        old.unlink()                                                     # the seal first
+        old.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
+def load_checkpoint(run, model, optimizer, scaler):
+    """Restores the newest checkpoint whose seal fits and returns its step, 0 if none was written yet.
+
+    ValueError if all are broken, or if one belongs to another model.
+    """
+    seals = sorted((run / "checkpoint").glob("*.json"), reverse=True)
+    for seal in seals:
+        path = seal.with_suffix(".safetensors")
+        try:
+            state = json.loads(seal.read_text("utf8"))
+            if digest(path) != state["sha256"]:
+                raise ValueError("its checksum is wrong")
+        except (ValueError, OSError, KeyError) as e:
+            print(f"{path} is broken ({e}): trying the one before")
+            continue
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        model.load_trainable({k[6:]: v for k, v in tensors.items() if k.startswith("param/")}, path)
+        moments = {}
+        for key, value in tensors.items():
+            if key.startswith("adam/"):
+                _, index, name = key.split("/")
+                moments.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+        scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(tensors["rng/cpu"])
+        if "rng/cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["rng/cuda"])
+        return state["step"]
+    if seals:
+        raise ValueError(f"{run} has no usable checkpoint: start anew with another --out")
+    return 0
+
+
+class Metrics:
+    """metrics.jsonl: a line per step. What the GPU knows is fetched for `log_every` steps at once, so no step waits."""
+    def __init__(self, run, first_step):
+        self.path, self.pending, self.since = run / "metrics.jsonl", [], time.time()
+        lines = self.path.read_text("utf8").splitlines() if self.path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < first_step]
+        write_atomically(self.path, lambda p: p.write_text("".join(line + "\n" for line in kept), "utf8"))
+
+    def add(self, line, ce, contrastive, grad_norm):
+        self.pending.append((line, torch.stack((ce, contrastive, grad_norm))))
+
+    def flush(self, run):
+        """Writes the pending lines and returns the last; FloatingPointError for a loss that is not finite."""
+        if not self.pending:
+            return None
+        values = torch.stack([v for _, v in self.pending]).tolist()
+        now, tokens = time.time(), sum(line["tokens"] for line, _ in self.pending)
+        with open(self.path, "a", encoding="utf8") as file:
+            for (line, _), (ce, contrastive, norm) in zip(self.pending, values):
+                if not math.isfinite(ce + contrastive):
+                    good = max((p.stem for p in (run / "checkpoint").glob("*.json")), default="none")
+                    raise FloatingPointError(f"the loss of step {line['step']} is not finite (rows {line['rows']}); last good "
+                                             f"checkpoint: {good}. Try a lower --lr or --precision bf16 or fp32")
+                line |= {"ce": ce, "contrastive": contrastive if line["lambda"] else None,
+                         "loss": total_loss(ce, contrastive, line["lambda"]), "grad_norm": norm if math.isfinite(norm) else None,
+                         "skipped": not math.isfinite(norm),             # the loss scale of fp16 was too high: no update
+                         "tokens_per_s": round(tokens / max(now - self.since, 1e-9), 1)}
+                file.write(json.dumps({k: v for k, v in line.items() if k != "rows"}) + "\n")
+        last, self.pending, self.since = self.pending[-1][0], [], now
+        return last
+
+
+# --------------------------------------------------------------------------------------------------------- training
+def choose_roles(samples, subset):
+    """{name: id} in order of first appearance, narrowed to a subset: names or a number. ValueError for an unknown name."""
+    names = list(dict.fromkeys(s.role for s in samples))
+    if subset.strip().isdigit():
+        names = names[:int(subset)]
+    elif subset.strip():
+        wanted = [n.strip() for n in subset.split(",")]
+        for name in wanted:
+            evaluation.role_id(name, dict.fromkeys(names))
+        names = wanted
+    return {name: i for i, name in enumerate(names)}
+
+
+def backward(model, batches, cfg, lam, scaler):
+    """Accumulates the gradient of Eq. 6 over a step's micro-batches. Returns the step's (ce, contrastive), detached."""
+    tokens = sum(len(b.targets) for b in batches)
+    device = model.backbone.device
+    sums = torch.zeros(2, device=device)
+    for batch in batches:
+        batch = batch.to(device)
+        with model.speaking_as(batch.role_ids):                          # backward too: recomputed blocks need their voice
+            hidden = model.backbone.hidden(batch.input_ids).flatten(0, 1)              # (B * T, C)
+            ce = response_cross_entropy(hidden[batch.supervised], model.backbone.lm_head.weight, batch.targets) / tokens
+            contrastive = torch.zeros_like(ce)
+            if lam and model.projections is not None:
+                e_t = pool_response(hidden, batch.pooled, batch.pooled_rows, len(batch.input_ids))
+                roles = batch.role_ids.to(device, non_blocking=True)
+                contrastive = hyper_contrastive_loss(*model.project(roles, e_t), roles, cfg.temperature,
+                                                     cfg.contrast_anchor) / len(batches)
+            scaler.scale(total_loss(ce, contrastive, lam)).backward()
+        sums += torch.stack((ce, contrastive)).detach()
+    return sums
+
+
+def fit(model, tokenizer, rows, cfg, run, resume):
+    """The loop. Returns True when all steps are done, False when a signal asked for an end (after a checkpoint)."""
+    batches = -(-len(rows) // cfg.batch_size)
+    steps_per_epoch = -(-batches // cfg.grad_accum)
+    total = cfg.max_steps or max(1, round(cfg.epochs * steps_per_epoch))
+    epochs = total / steps_per_epoch
+    params = list(model.trainable().values())
+    optimizer = torch.optim.AdamW(params, lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
+    scaler = torch.amp.GradScaler(model.backbone.device.type, enabled=cfg.precision == "fp16")
+    first = load_checkpoint(run, model, optimizer, scaler) if resume else 0
+    print(f"{len(rows)} rows, {steps_per_epoch} steps an epoch, {total} steps" + (f", from step {first}" if first else ""))
+    model.train()
+    model.backbone.checkpoint_activations = cfg.checkpoint_activations
+    if cfg.compile:
+        for block in model.backbone.layers:
+            block.compile(dynamic=True)
+    asked = []
+    previous = {s: signal.signal(s, lambda number, frame: asked.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    metrics, order, order_of = Metrics(run, first), None, None
+    bar = tqdm(range(first, total), initial=first, total=total, desc=cfg.method, dynamic_ncols=True)
+    for step in bar:
+        epoch, index = divmod(step, steps_per_epoch)
+        if order_of != epoch:
+            order, order_of = batch_order([len(r.ids) for r in rows], cfg.batch_size, cfg.seed, epoch), epoch
+        group = order[index * cfg.grad_accum:(index + 1) * cfg.grad_accum]
+        micro = [collate([rows[i] for i in chosen], tokenizer.eos_id, cfg.pool) for chosen in group]
+        lr, lam = lr_at(step, total, cfg), lambda_at(step / steps_per_epoch, cfg.lambda_start_epoch, epochs,
+                                                     cfg.lambda_min, cfg.lambda_max, cfg.lambda_schedule)
+        for g in optimizer.param_groups:
+            g["lr"] = lr
+        ce, contrastive = backward(model, micro, cfg, lam, scaler)
+        scaler.unscale_(optimizer)
+        grad_norm = torch.nn.utils.clip_grad_norm_(params, cfg.max_grad_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        metrics.add({"step": step, "epoch": round(step / steps_per_epoch, 4), "lambda": lam, "lr": lr,
+                     "tokens": sum(b.tokens for b in micro), "rows": group}, ce, contrastive, grad_norm)
+        done = step + 1
+        if done % cfg.log_every == 0 or done % cfg.save_every == 0 or done == total or asked:
+            line = metrics.flush(run)
+            bar.set_postfix({k: f"{line[k]:.3f}" for k in ("ce", "contrastive") if line[k] is not None}
+                            | {"tok/s": f"{line['tokens_per_s']:.0f}"})
+        if done % cfg.save_every == 0 or done == total or asked:
+            save_checkpoint(run, done, model, optimizer, scaler)
+        if asked:
+            break
+    bar.close()
+    for s, handler in previous.items():
+        signal.signal(s, handler)
+    return not asked
+
+
+def report(model, tokenizer, cfg, run, samples):
+    """Scores the run and the untouched backbone, prints before -> after and a question that every character answers."""
+    config = evaluation.read_run(run)
+    model.eval()
+    decoding = evaluation.Decoding(max_new_tokens=cfg.max_new_tokens)
+    samples = evaluation.some(samples, cfg.score_limit)
+    after, wrong, before = (evaluation.predict(model, tokenizer, config, samples, decoding, v) for v in ("right", "wrong", None))
+    scores = {"splits": evaluation.summarise(after), "run": str(run), "decoding": vars(decoding),
+              "swap": {"right": evaluation.mean_scores(after), "wrong": evaluation.mean_scores(wrong)},
+              "retrieval_top1": evaluation.retrieval_top1(model, tokenizer, config, samples)}
+    scores_before = {"splits": evaluation.summarise(before), "run": str(run), "decoding": vars(decoding)}
+    evaluation.write_scores(scores, after, run / "scores.json", run / "predictions.jsonl")
+    evaluation.write_scores(scores_before, before, run / "scores_backbone.json", run / "predictions_backbone.jsonl")
+    print(f"\n{len(samples)} test questions that training never saw, the backbone -> {cfg.method}:\n")
+    print(evaluation.table(scores, scores_before))
+    for language in dict.fromkeys(s.language for s in samples):
+        of = [(s, a, b) for s, a, b in zip(samples, after, before) if s.language == language]
+        question = of[0][0].question
+        print(f"\n{question}\n  {evaluation.pad('(the backbone)', 20)}{of[0][2]['answer']}")
+        for s, a, _ in of:
+            if s.question == question:
+                print(f"  {evaluation.pad(s.role, 20)}{a['answer']}")
+
+
+def versions():
+    """What made a run: python, torch and the commit, where there is one."""
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    return {"python": platform.python_version(), "torch": torch.__version__, "git_commit": git.stdout.strip() or None}
+
+
+def run_training(argv):
+    """Everything from the command line to the scores."""
+    cfg, resume = parse_args(argv)
+    cfg = resolve(cfg)
+    torch.manual_seed(cfg.seed)
+    folder = fetch(cfg.data)
+    samples = load_rolebench(folder, cfg.language, "train", cfg.splits)
+    roles = choose_roles(samples, cfg.role_subset)
+    profiles = load_profiles(folder, cfg.language)
+    tests = load_rolebench(folder, cfg.language, "test", cfg.splits) if cfg.score_limit else []
+    tests = [s for s in tests if s.role in roles]
+    model, tokenizer = evaluation.build(vars(cfg), len(roles), cfg.device)
+    rows, cut, dropped = encode_rows([s for s in samples if s.role in roles], roles, tokenizer, cfg.max_length,
+                                          profiles if cfg.role_instruction else None)
+    print(f"{cfg.method} on {cfg.model}: {len(roles)} roles, {cfg.device}, {cfg.precision}\n{model.describe()}")
+    if cut or dropped:
+        print(f"max_length {cfg.max_length}: {cut} rows lost the end of their answer, {dropped} whose prompt alone is longer are left out")
+    run = resume or new_folder(cfg.out)
+    if not resume:
+        extra = {"profiles": {r: profiles.get(r, "") for r in roles}} if cfg.role_instruction else {}
+        write_json(run / "roles.json", roles)
+        write_json(run / "config.json", {k: v for k, v in vars(cfg).items() if k in KEYS} | {"out": str(run), **extra, **versions()})
+    if not fit(model, tokenizer, rows, cfg, run, resume):
+        print(f"stopped; go on with: python train.py --resume {run}")
+        return
+    model.save(run)
+    if tests:
+        report(model, tokenizer, cfg, run, tests)
+    print(f"\nwrote {run}; talk with: python eval.py chat --run {run} --role \"{next(iter(roles))}\"")
+
+
+def main():
+    try:
+        run_training(sys.argv[1:])
+    except (ValueError, OSError, FloatingPointError) as e:
+        sys.exit(f"train.py: {e}")
+
+
+if __name__ == "__main__":
+    main()

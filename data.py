@@ -6,6 +6,7 @@ A line of RoleBench is one question to one role with one or more answers. Each a
 
 B rows, T tokens of the longest, N supervised tokens of the batch. Rows are padded on the right.
 """
+import difflib
 import json
 import random
 import re
@@ -38,7 +39,8 @@ def read_jsonl(path):
             try:
                 record = json.loads(line)
             except json.JSONDecodeError as e:
-                raise ValueError(f"{path}:{number}: not JSON ({e.msg} at column {e.colno}); mend or delete the line") from None
+                raise ValueError(f"{path}:{number}: not JSON ({e.msg} at column {e.colno}); "
+                                 f"mend or delete the line") from None
             if not isinstance(record, dict):
                 raise ValueError(f"{path}:{number}: a JSON object is expected, this is {type(record).__name__}")
             yield f"{path}:{number}", record
@@ -48,7 +50,8 @@ def parse_line(record, split, language, place):
     """The Sample of a RoleBench line, texts stripped; ValueError says what the line lacks."""
     answers = record.get("generated")
     answers = [answers] if isinstance(answers, str) else answers
-    for key, ok in (("role", isinstance(record.get("role"), str)), ("question", isinstance(record.get("question"), str)),
+    for key, ok in (("role", isinstance(record.get("role"), str)),
+                    ("question", isinstance(record.get("question"), str)),
                     ("generated", isinstance(answers, list) and all(isinstance(a, str) for a in answers))):
         if not ok:
             raise ValueError(f'{place}: "{key}" is missing or not text')
@@ -89,6 +92,30 @@ def load_profiles(root, language="all"):
     return {role: text for f in files if f.is_file() for role, text in json.loads(f.read_text("utf8")).items()}
 
 
+def choose_roles(samples, subset=""):
+    """{name: id} in order of first appearance; subset: only these names, comma-separated, or only the first so many.
+
+    Raises ValueError for a name that no sample has.
+    """
+    names = list(dict.fromkeys(s.role for s in samples))
+    if subset.strip().isdigit():
+        names = names[:int(subset)]
+    elif subset.strip():
+        known, names = dict.fromkeys(names), [n.strip() for n in subset.split(",")]
+        for name in names:
+            role_id(name, known)
+    return {name: i for i, name in enumerate(names)}
+
+
+def role_id(name, roles):
+    """roles[name]; ValueError suggests the nearest names."""
+    if name not in roles:
+        near = difflib.get_close_matches(name, roles, n=3, cutoff=0.3)
+        raise ValueError(f"unknown role {name!r}; " + (f"did you mean {' or '.join(near)}?" if near else
+                                                       f"known: {', '.join(roles)}"))
+    return roles[name]
+
+
 def fetch(name):
     """The folder of a data set: itself if it is one, else RoleBench's files from the hub."""
     if Path(name).is_dir():
@@ -114,7 +141,8 @@ class Template:
 
 
 CHATML = "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
-LLAMA3 = "<|start_header_id|>user<|end_header_id|>\n\n{question}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+LLAMA3 = ("<|start_header_id|>user<|end_header_id|>\n\n{question}<|eot_id|>"
+          "<|start_header_id|>assistant<|end_header_id|>\n\n")
 TEMPLATES = {
     # the first two as in the authors' code, but for the blanks it puts before and after an answer
     "plain": Template("User: {question}\nAssistant:", "{persona}\nUser: {question}\nAssistant:", between="\n"),
@@ -219,15 +247,14 @@ def encode_rows(samples, roles, tokenizer, max_length, profiles=None):
     rows, cut, dropped = [], 0, 0
     answers = iter(tokenizer.encode_batch([a for s in samples for a in s.answers]))
     for s in samples:
-        if s.role not in roles:
-            raise ValueError(f"unknown role {s.role!r}; known: {', '.join(roles)}")
+        role = role_id(s.role, roles)
         prompt = tokenizer.prompt(s.question, persona_of(s.role, profiles) if profiles is not None else None)
         for _ in s.answers:
             ids = prompt + next(answers) + [tokenizer.stop_id]
             dropped += len(prompt) >= max_length
             cut += len(prompt) < max_length < len(ids)
             if len(prompt) < max_length:
-                rows.append(Row(ids[:max_length], len(prompt), roles[s.role], len(ids) <= max_length))
+                rows.append(Row(ids[:max_length], len(prompt), role, len(ids) <= max_length))
     if not rows:
         raise ValueError(f"no training row is left: {len(samples)} samples, max_length {max_length}")
     return rows, cut, dropped

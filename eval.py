@@ -8,7 +8,6 @@ BLEU-4 and ROUGE are the paper's: sentence BLEU with nltk's smoothing method 3 a
 reference per metric, Chinese by character. B batch, T prompt tokens of the longest row, V vocabulary.
 """
 import argparse
-import difflib
 import json
 import math
 import re
@@ -16,17 +15,17 @@ import sys
 import unicodedata
 from collections import Counter, defaultdict
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from data import SPLITS, Row, Tokenizer, collate, fetch, load_rolebench, persona_of, read_jsonl
+import model as backbones
+from data import SPLITS, Tokenizer, collate, encode_rows, fetch, load_rolebench, persona_of, read_jsonl, role_id
 from hycora_layer import AdapterConfig, HyperModel
 from losses import pool_response
-from model import Transformer, fetch as fetch_model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 METRICS = ("bleu4", "rouge1", "rouge2", "rougeL")
@@ -40,11 +39,11 @@ def pick_device(name="auto"):
 
 def build(config, num_roles, device):
     """(HyperModel, Tokenizer) of a configuration dict: its backbone, freshly adapted."""
-    folder = fetch_model(config["model"])
+    folder = backbones.fetch(config["model"])
     tokenizer = Tokenizer(folder, config["template"])
-    backbone = Transformer.from_pretrained(folder, DTYPES[config["precision"]], device)
-    known = {f.name: config[f.name] for f in fields(AdapterConfig) if f.name in config}
-    return HyperModel(backbone, AdapterConfig(**known | {"num_roles": num_roles, "targets": tuple(config["targets"])})), tokenizer
+    backbone = backbones.Transformer.from_pretrained(folder, DTYPES[config["precision"]], device)
+    adapter = AdapterConfig(**{f.name: config[f.name] for f in fields(AdapterConfig) if f.name != "num_roles"})
+    return HyperModel(backbone, replace(adapter, num_roles=num_roles)), tokenizer
 
 
 def read_run(folder):
@@ -52,7 +51,8 @@ def read_run(folder):
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} is not a run folder: it has no config.json")
-    return json.loads((folder / "config.json").read_text("utf8")) | {"roles": json.loads((folder / "roles.json").read_text("utf8"))}
+    config, roles = (json.loads((folder / name).read_text("utf8")) for name in ("config.json", "roles.json"))
+    return config | {"roles": roles}
 
 
 def load_run(folder, device="auto"):
@@ -60,14 +60,6 @@ def load_run(folder, device="auto"):
     config = read_run(folder)
     model, tokenizer = build(config, len(config["roles"]), pick_device(device))
     return model.load(folder).eval(), tokenizer, config
-
-
-def role_id(name, roles):
-    """The id of a role; ValueError suggests the nearest names."""
-    if name in roles:
-        return roles[name]
-    near = difflib.get_close_matches(name, roles, n=3, cutoff=0.3)
-    raise ValueError(f"unknown role {name!r}; {'did you mean ' + ' or '.join(near) if near else 'known: ' + ', '.join(roles)}?")
 
 
 # ------------------------------------------------------------------------------------------------------- generation
@@ -83,7 +75,10 @@ class Decoding:
 
 
 def choose(logits, d, uniform, seen):
-    """One token id per row of logits (B, V) in fp32; uniform: (B,) in [0, 1) decides, so a row never depends on others."""
+    """One token id per row of logits (B, V) in fp32. uniform: (B,) in [0, 1) decides: no row depends on another.
+
+    seen: (B, V) bool, the tokens that repetition_penalty is for.
+    """
     if d.repetition_penalty != 1:
         penalised = torch.where(logits > 0, logits / d.repetition_penalty, logits * d.repetition_penalty)
         logits = torch.where(seen, penalised, logits)
@@ -108,23 +103,22 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
     with each step's list of ids. Returns lists of ids without the stop token.
     """
     backbone, device, B = model.backbone, model.backbone.device, len(prompts)
-    lengths = torch.tensor([len(p) for p in prompts])
-    T, steps = int(lengths.max()), decoding.max_new_tokens
-    if T >= backbone.config.max_positions:
-        raise ValueError(f"a prompt of {T} tokens leaves no room: the model reads at most {backbone.config.max_positions}")
-    steps = min(steps, backbone.config.max_positions - T)
+    T, room = max(map(len, prompts)), backbone.config.max_positions
+    if T >= room:
+        raise ValueError(f"a prompt of {T} tokens leaves no room for an answer: the model reads at most {room}")
+    steps = min(decoding.max_new_tokens, room - T)
     ids = torch.tensor([p + [0] * (T - len(p)) for p in prompts], device=device)          # (B, T)
-    stops = torch.tensor(sorted(stop_ids), device=device)
+    positions = torch.tensor([len(p) for p in prompts], device=device)                    # (B,): where row b goes on
+    rows, stops = torch.arange(B, device=device), torch.tensor(sorted(stop_ids), device=device)
     seeds = [decoding.seed + b for b in range(B)] if seeds is None else seeds
     uniform = torch.stack([torch.rand(steps, generator=torch.Generator().manual_seed(s)) for s in seeds]).to(device)
     seen = torch.zeros(B, backbone.config.vocab_size, dtype=torch.bool, device=device)
-    if decoding.repetition_penalty != 1:
-        for b, p in enumerate(prompts):
-            seen[b, torch.tensor(p, device=device)] = True
-    positions, rows = lengths.to(device), torch.arange(B, device=device)
-    cache, answers, done = backbone.new_cache(B, T + steps), [[] for _ in prompts], torch.zeros(B, dtype=torch.bool, device=device)
+    for b, p in enumerate(prompts if decoding.repetition_penalty != 1 else ()):
+        seen[b, torch.tensor(p, device=device)] = True
+    cache = backbone.new_cache(B, T + steps)
+    answers, done = [[] for _ in prompts], torch.zeros(B, dtype=torch.bool, device=device)
     with model.speaking_as(torch.as_tensor(role_ids)) if role_ids is not None else nullcontext():
-        h = backbone.hidden(ids, cache)[rows, positions - 1]             # (B, C): each row's last real token
+        h = backbone.hidden(ids, cache)[rows, positions - 1]                              # (B, C): last real token
         for step in range(steps):
             token = choose(backbone.lm_head(h).float(), decoding, uniform[:, step], seen)
             done |= torch.isin(token, stops)
@@ -136,9 +130,10 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
                 break
             if on_token:
                 on_token(said)
-            seen[rows, token] = True
-            h = backbone.hidden(token[:, None], cache, positions)[:, 0]
-            positions = positions + 1
+            if step + 1 < steps:
+                seen[rows, token] = True
+                h = backbone.hidden(token[:, None], cache, positions)[:, 0]
+                positions = positions + 1
     return answers
 
 
@@ -148,8 +143,9 @@ def answer(model, tokenizer, prompts, role_ids, decoding=Decoding(), batch_size=
     with tqdm(total=len(prompts), desc=desc, disable=desc is None, leave=False) as bar:
         for start in range(0, len(order), batch_size):
             chosen = order[start:start + batch_size]
-            out = generate(model, [prompts[i] for i in chosen], None if role_ids is None else [role_ids[i] for i in chosen],
-                           tokenizer.stop_ids, decoding, [decoding.seed + i for i in chosen])
+            roles = None if role_ids is None else [role_ids[i] for i in chosen]
+            seeds = [decoding.seed + i for i in chosen]
+            out = generate(model, [prompts[i] for i in chosen], roles, tokenizer.stop_ids, decoding, seeds)
             for i, ids in zip(chosen, out):
                 texts[i] = tokenizer.decode(ids)
             bar.update(len(chosen))
@@ -164,7 +160,7 @@ def words(text, language):
         return [c for c in text if not c.isspace()]
     found = []
     for sentence in re.split(r"(?<=[.!?])\s+", text.strip()):
-        sentence = re.sub(r"(?<!\.)\.([\])}>\"'”’]*)$", r" . \1", sentence)              # only the last period is a word
+        sentence = re.sub(r"(?<!\.)\.([\])}>\"'”’]*)$", r" . \1", sentence)         # only the last period is a word
         sentence = re.sub(r"([;@#$%&?!*\[\](){}<>\"“”‘’«»`]|--+|\.{2,}|[,:](?!\d)|[‒-―])", r" \1 ", sentence)
         sentence = re.sub(r"(?i)(?<=\w)(n't|'(?:s|m|d|ll|re|ve))(?!\w)", r" \1", sentence)
         found += sentence.split()
@@ -226,7 +222,7 @@ def common_words(x, y):
 
 def rouge(answer, reference):
     """ROUGE-1, -2, -L (F, in [0, 1]) of two strings of blank-separated words, as the `rouge` package counts them:
-    n-grams as sets, sentences cut at ".", and ROUGE-L over the union of all sentence pairs. Nothing but periods is 0."""
+    n-grams as sets, sentences cut at ".", ROUGE-L over the union of all sentence pairs. Nothing but periods is 0."""
     A, R = ([s.split() or [""] for s in text.split(".") if s] for text in (answer, reference))
     if not A or not R:
         return {"rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0}
@@ -264,8 +260,9 @@ def summarise(predictions):
     splits = {}
     for split in sorted({p["split"] for p in predictions}):
         lines = [p for p in predictions if p["split"] == split]
-        roles = {role: mean_scores([p for p in lines if p["role"] == role]) for role in dict.fromkeys(p["role"] for p in lines)}
-        splits[split] = {"overall": mean_scores(lines), "roles": roles}
+        roles = dict.fromkeys(p["role"] for p in lines)
+        splits[split] = {"overall": mean_scores(lines),
+                         "roles": {role: mean_scores([p for p in lines if p["role"] == role]) for role in roles}}
     return splits
 
 
@@ -308,24 +305,46 @@ def other_role(sample, samples):
 
 @torch.inference_mode()
 def retrieval_top1(model, tokenizer, config, samples, batch_size=32):
-    """Share of test answers (the first reference) whose z_t is nearest to their own role's z_r; None without projections."""
+    """Share of test answers (the first reference) whose z_t is nearest to their own role's z_r; None without them."""
     if model.projections is None:
         return None
-    right = 0
-    for start in range(0, len(samples), batch_size):
-        rows = []
-        for s in samples[start:start + batch_size]:
-            prompt = tokenizer.prompt(s.question, persona(s.role, config))
-            ids = prompt + tokenizer.encode(s.answers[0]) + [tokenizer.stop_id]
-            rows.append(Row(ids[:config["max_length"]], len(prompt), role_id(s.role, config["roles"]), len(ids) <= config["max_length"]))
-        batch = collate(rows, tokenizer.eos_id, config["pool"]).to(model.backbone.device)
+    right, told = 0, config["profiles"] if config["role_instruction"] else None
+    rows, _, _ = encode_rows([replace(s, answers=s.answers[:1]) for s in samples], config["roles"], tokenizer,
+                             config["max_length"], told)
+    for start in range(0, len(rows), batch_size):
+        batch = collate(rows[start:start + batch_size], tokenizer.eos_id, config["pool"]).to(model.backbone.device)
         with model.speaking_as(batch.role_ids):
             hidden = model.backbone.hidden(batch.input_ids).flatten(0, 1)
-        e_t = pool_response(hidden, batch.pooled, batch.pooled_rows, len(rows))
+        e_t = pool_response(hidden, batch.pooled, batch.pooled_rows, len(batch.input_ids))
         z_r, z_t = model.projections(model.hyper.role_embedding.weight, e_t)               # (R, d_z), (B, d_z)
         nearest = (F.normalize(z_t, dim=-1) @ F.normalize(z_r, dim=-1).t()).argmax(-1)
         right += (nearest.cpu() == batch.role_ids).sum().item()
-    return right / len(samples)
+    return right / len(rows)
+
+
+def report(model, tokenizer, run, samples):
+    """Scores a finished run and the untouched backbone on test samples, writes both into the run folder, and prints
+    before -> after, the role swap, and a question that every character answers."""
+    config = read_run(run)
+    decoding = Decoding(max_new_tokens=config["max_new_tokens"])
+    after, wrong, before = (predict(model, tokenizer, config, samples, decoding, voices)
+                            for voices in ("right", "wrong", None))
+    about = {"run": str(run), "decoding": vars(decoding)}
+    scores_before = {"splits": summarise(before), **about}
+    scores = {"splits": summarise(after), "swap": {"right": mean_scores(after), "wrong": mean_scores(wrong)},
+              "retrieval_top1": retrieval_top1(model, tokenizer, config, samples), **about}
+    write_scores(scores, after, run / "scores.json", run / "predictions.jsonl")
+    write_scores(scores_before, before, run / "scores_backbone.json", run / "predictions_backbone.jsonl")
+    print(f"\n{len(samples)} test questions that training never saw, backbone -> {config['method']}:\n")
+    print(table(scores, scores_before))
+    for language in dict.fromkeys(s.language for s in samples):
+        of = [(s, a["answer"], b["answer"]) for s, a, b in zip(samples, after, before) if s.language == language]
+        asked = Counter(s.question for s, _, _ in of)
+        question = max(asked, key=asked.get)                             # the one that most of them were asked
+        print(f"\n{question}\n  {pad('(the backbone)', 20)}{next(b for s, _, b in of if s.question == question)}")
+        for s, answer, _ in of:
+            if s.question == question:
+                print(f"  {pad(s.role, 20)}{answer}")
 
 
 # ----------------------------------------------------------------------------------------------------------- tables
@@ -335,32 +354,33 @@ def pad(text, width):
 
 
 def table(scores, before=None):
-    """Per role and split as text; with `before`, ROUGE-L and BLEU-4 as before -> after, and the mean over roles."""
+    """Per role and split as text; with `before`, ROUGE-L and BLEU-4 before -> after. Then role swap and retrieval."""
     splits = scores["splits"]
-    roles = list(dict.fromkeys(role for s in splits.values() for role in s["roles"]))
     names = ("rougeL", "bleu4") if before else METRICS
-    width = 18 if before else 9
-    lines = [" " * 22 + "".join(pad(s, width * len(names) + 2) for s in splits),
-             " " * 22 + "".join("".join(pad(n, width) for n in names) + "  " for _ in splits)]
+    width = 16 if before else 9
+    lines = [pad("", 22) + "".join(pad(split, width * len(names) + 2) for split in splits),
+             pad("", 22) + "".join("".join(pad(n, width) for n in names) + "  " for _ in splits)]
 
     def row(title, of):
-        cells = ""
-        for split in splits:
+        """One line; of(split's scores) is an S, or None where a role has no line in that split."""
+        cells = []
+        for split, values in splits.items():
+            new, old = of(values), of(before["splits"][split]) if before else None
             for n in names:
-                new, old = of(scores, split, n), of(before, split, n) if before else None
-                cells += pad("-" if new is None else f"{old:5.1f} -> {new:5.1f}" if before else f"{new:.2f}", width)
-            cells += "  "
-        lines.append(pad(title, 22) + cells.rstrip())
+                text = "-" if new is None else f"{old[n]:5.1f} -> {new[n]:5.1f}" if before else f"{new[n]:.2f}"
+                cells.append(pad(text, width))
+            cells.append("  ")
+        lines.append((pad(title, 22) + "".join(cells)).rstrip())
 
-    for role in roles:
-        row(role[:21], lambda s, split, n: s["splits"][split]["roles"].get(role, {}).get(n))
-    row("mean over roles", lambda s, split, n: sum(r[n] for r in s["splits"][split]["roles"].values()) / len(s["splits"][split]["roles"]))
-    if not before:
-        row("all lines", lambda s, split, n: s["splits"][split]["overall"][n])
-    for key, text in (("swap", lambda v: f"as the right role {v['right']['rougeL']:.1f}, as the wrong role {v['wrong']['rougeL']:.1f} ROUGE-L"),
-                      ("retrieval_top1", lambda v: f"{100 * v:.1f} % of test answers find their own role's z_r")):
-        if scores.get(key) is not None:
-            lines.append(f"{key}: {text(scores[key])}")
+    for role in dict.fromkeys(role for values in splits.values() for role in values["roles"]):
+        row(role[:21], lambda values, role=role: values["roles"].get(role))
+    row("mean over roles", lambda values: mean_scores(list(values["roles"].values())))
+    row("all lines", lambda values: values["overall"])
+    if swap := scores.get("swap"):
+        lines.append(f"role swap: answers as the right role {swap['right']['rougeL']:.1f} ROUGE-L, "
+                     f"as the wrong role {swap['wrong']['rougeL']:.1f}")
+    if scores.get("retrieval_top1") is not None:
+        lines.append(f"retrieval: {100 * scores['retrieval_top1']:.1f} % of test answers are nearest to their own role")
     return "\n".join(lines)
 
 
@@ -399,7 +419,8 @@ def score(args):
     samples = some([s for s in samples if s.role in config["roles"]], args.limit)
     if not samples:
         raise ValueError("no test line is about a role of this run")
-    predictions = predict(model, tokenizer, config, samples, decoding, None if args.backbone else "right", args.batch_size)
+    voices = None if args.backbone else "right"
+    predictions = predict(model, tokenizer, config, samples, decoding, voices, args.batch_size)
     scores = {"splits": summarise(predictions), "run": str(args.run), "decoding": vars(decoding)}
     if args.swap_roles:
         wrong = predict(model, tokenizer, config, samples, decoding, "wrong", args.batch_size)
@@ -414,53 +435,53 @@ def score(args):
     print(f"wrote {out} and {lines}")
 
 
+class Stream:
+    """Prints text as its tokens come, holding back a sign whose bytes are not all there yet."""
+    def __init__(self, tokenizer):
+        self.tokenizer, self.ids, self.text = tokenizer, [], ""
+
+    def __call__(self, tokens, end=""):
+        self.ids += tokens
+        text = self.tokenizer.decode(self.ids)
+        if end or not text.endswith("\ufffd"):
+            print(text[len(self.text):], end=end, flush=True)
+            self.text = text
+
+
 def chat(args):
     """Talks: reads questions from standard input, streams the answers; /role NAME, /roles, /new, /quit."""
     model, tokenizer, config = load_run(args.run, args.device)
     role, history = args.role or next(iter(config["roles"])), []
     role_id(role, config["roles"])
     decoding = Decoding(**{f.name: getattr(args, f.name) for f in fields(Decoding)})
+    room = model.backbone.config.max_positions - decoding.max_new_tokens
     print(f"You are talking to {role}. /role NAME changes the speaker, /roles lists them, /new forgets, /quit ends.")
     while True:
         try:
-            question = input("> " if sys.stdin.isatty() else "").strip()
-        except (EOFError, KeyboardInterrupt):
-            return print()
-        command, _, rest = question.partition(" ")
-        if command == "/quit":
-            return
-        if command == "/roles":
-            print(", ".join(config["roles"]))
-        elif command == "/new":
-            history = []
-        elif command == "/role":
-            try:
+            line = input("> " if sys.stdin.isatty() else "").strip()
+            command, _, rest = line.partition(" ")
+            if command == "/quit":
+                return
+            elif command == "/roles":
+                print(", ".join(config["roles"]))
+            elif command == "/new":
+                history = []
+            elif command == "/role":
                 role_id(rest.strip(), config["roles"])
                 role, history = rest.strip(), []
                 print(f"Now talking to {role}.")
-            except ValueError as e:
-                print(e)
-        elif question:
-            room = model.backbone.config.max_positions - decoding.max_new_tokens
-            while len(prompt := tokenizer.prompt(question, persona(role, config), history)) > room and history:
-                history = history[1:]                                    # the oldest turn goes first
-            said, shown = [], ""
-
-            def stream(tokens):
-                nonlocal shown
-                said.append(tokens[0])
-                text = tokenizer.decode(said)
-                if not text.endswith("\ufffd"):                          # half of a sign: wait for the rest
-                    print(text[len(shown):], end="", flush=True)
-                    shown = text
-
-            print(f"{role}: ", end="", flush=True)
-            try:
-                out, = generate(model, [prompt], [config["roles"][role]], tokenizer.stop_ids, decoding, on_token=stream)
-                print(tokenizer.decode(out)[len(shown):])
-                history.append((question, tokenizer.decode(out)))
-            except ValueError as e:
-                print(f"({e})")
+            elif line:
+                while len(prompt := tokenizer.prompt(line, persona(role, config), history)) > room and history:
+                    history = history[1:]                                # the oldest turn goes first
+                stream = Stream(tokenizer)
+                print(f"{role}: ", end="", flush=True)
+                generate(model, [prompt], [config["roles"][role]], tokenizer.stop_ids, decoding, on_token=stream)
+                stream([], end="\n")
+                history = [*history, (line, stream.text)]
+        except ValueError as e:
+            print(f"({e})")
+        except (EOFError, KeyboardInterrupt):
+            return print()
 
 
 def main():

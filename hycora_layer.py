@@ -52,8 +52,8 @@ class AdapterConfig:
 class AdaptedLinear(nn.Module):
     """A frozen linear with a low-rank detour, taken while somebody speaks (see `HyperModel.speaking_as`).
 
-    Init: A as in LoRA, Kaiming-uniform(sqrt 5); B zero, so that the output is the backbone's. Generated halves have no
-    parameter here. Matrices are stored as peft stores them: A (r, d_in), B (d_out, r), with a leading role axis if "role".
+    Init: A as in LoRA, uniform within 1 / sqrt(d_in); B zero, so that the output is the backbone's. A generated half
+    has no parameter here. Shapes are peft's, A (r, d_in) and B (d_out, r), with a role axis before if one per role.
     """
     def __init__(self, base, sources, c):
         super().__init__()
@@ -68,7 +68,7 @@ class AdaptedLinear(nn.Module):
             if half == "A":
                 nn.init.uniform_(weight, -base.in_features ** -0.5, base.in_features ** -0.5)
             self.register_parameter(half, nn.Parameter(weight))
-        self.voice = None               # (A, B) of whoever speaks: (r, d_in) and (d_out, r), or with a leading batch axis
+        self.voice = None               # (A, B) of whoever speaks, with a leading batch axis where rows differ
 
     def forward(self, x):
         if self.voice is None:
@@ -79,7 +79,7 @@ class AdaptedLinear(nn.Module):
 
 
 class HyperModel(nn.Module):
-    """The paper's Hyper Model: backbone + adapters + contrastive projections. Everything but the backbone trains, in fp32.
+    """The paper's Hyper Model: backbone + adapters + contrastive projections. All but the backbone trains, in fp32.
 
     Any backbone will do that has `layers`, `hidden`, `lm_head`, `dtype`, `device` and `config.hidden_size`.
     """
@@ -110,36 +110,38 @@ class HyperModel(nn.Module):
 
     @contextmanager
     def speaking_as(self, role_ids):
-        """Within this context the adapted linears speak for role_ids (B,), any mixture; rows of the batch in that order.
+        """Within this context row b of a batch is spoken by role_ids[b]; role_ids: (B,), any mixture.
 
         Here, and nowhere else, the matrices are made: once for the distinct roles and all layers. Autocast to the
-        backbone's dtype covers all that happens inside. With activation checkpointing the backward pass belongs inside too.
+        backbone's dtype covers what happens inside. With activation checkpointing the backward pass belongs inside too.
         """
         device, dtype = self.backbone.device, self.backbone.dtype
         roles, slots = role_ids.cpu().unique(return_inverse=True)        # on the CPU, so that no step waits for a count
         alone = len(roles) == 1
         rows, slots = role_ids.to(device, non_blocking=True), slots.to(device, non_blocking=True)
         with torch.autocast(device.type, dtype, enabled=dtype not in (torch.float32, torch.float64)):
-            made = self.hyper(roles.to(device, non_blocking=True)) if self.hyper is not None else {}
-            for kind, linears in self.kinds.items():
-                halves = []
-                for half in "AB":
-                    if half in made.get(kind, {}):                       # (R, n, rows, columns) -> n of (B, rows, columns)
-                        m = made[kind][half]
-                        halves.append((m[0] if alone else m[slots]).to(dtype).unbind(-3))
-                    else:
-                        own = [getattr(linear, half) for linear in linears]
-                        if own[0].dim() == 3:                            # one per role
-                            own = [w[rows[0] if alone else rows] for w in own]
-                        halves.append([w.to(dtype) for w in own])
-                for linear, voice in zip(linears, zip(*halves)):
-                    linear.voice = voice
             try:
+                made = self.hyper(roles.to(device, non_blocking=True)) if self.hyper is not None else {}
+                for kind, linears in self.kinds.items():
+                    halves = [self.matrices(half, linears, made.get(kind, {}), rows, slots, alone) for half in "AB"]
+                    for linear, *voice in zip(linears, *halves):
+                        linear.voice = [m.to(dtype) for m in voice]
                 yield
             finally:
-                for linears in self.kinds.values():
-                    for linear in linears:
-                        linear.voice = None
+                for linear in (linear for linears in self.kinds.values() for linear in linears):
+                    linear.voice = None
+
+    @staticmethod
+    def matrices(half, linears, made, rows, slots, alone):
+        """A half of the voices of a kind's linears: n of (rows, columns), or of (B, rows, columns) where roles differ.
+
+        made: {half: (R, n, rows, columns)} generated for the distinct roles, row b's being the slots[b]-th;
+        rows: (B,) role ids; alone: whether the batch has only one role.
+        """
+        if half in made:
+            return (made[half][0] if alone else made[half][slots]).unbind(-3)
+        own = [getattr(linear, half) for linear in linears]
+        return own if own[0].dim() == 2 else [w[rows[0] if alone else rows] for w in own]
 
     def forward(self, input_ids, role_ids):
         """Logits (B, T, vocab) of input_ids (B, T), row b spoken by role_ids[b]."""
@@ -157,24 +159,21 @@ class HyperModel(nn.Module):
 
     def describe(self):
         """What is adapted, as lines of text: kind, count, shape, where A and B come from, trainable numbers."""
-        sources = METHODS[self.config.method]
-        lines = [f"{'adapted':<18}{'linears':>8}  {'W_0':<14}{'A: ' + sources[0]:<18}{'B: ' + sources[1]:<18}{'trainable':>12}"]
+        def count(modules):
+            return sum(p.numel() for module in modules for p in module.parameters() if p.requires_grad)
+        A, B = METHODS[self.config.method]
+        columns = "{:<18}{:>8}  {:<14}{:<18}{:<18}{:>12}"
+        lines = [columns.format("adapted", "linears", "W_0", f"A: {A}", f"B: {B}", "trainable")]
         for kind, linears in self.kinds.items():
-            shapes = linears[0].shapes
-            count = sum(p.numel() for linear in linears for p in linear.parameters() if p.requires_grad)
-            if self.hyper is not None:
-                count += sum(p.numel() for name, head in self.hyper.heads.items() if name[:-2] == kind for p in head.parameters())
-            text = [" x ".join(map(str, s)) for s in (linears[0].base.weight.shape, shapes["A"], shapes["B"])]
-            lines.append(f"{kind:<18}{len(linears):>8}  {text[0]:<14}{text[1]:<18}{text[2]:<18}{count:>12,}")
-        total = sum(p.numel() for p in self.trainable().values())
-        frozen = sum(p.numel() for p in self.parameters()) - total
+            heads = [h for name, h in self.hyper.heads.items() if name[:-2] == kind] if self.hyper is not None else []
+            shapes = [" x ".join(map(str, s)) for s in (linears[0].base.weight.shape, *linears[0].shapes.values())]
+            lines.append(columns.format(kind, len(linears), *shapes, f"{count(linears) + count(heads):,}"))
+        rest = {"frozen, " + str(self.backbone.dtype)[6:]: sum(p.numel() for p in self.parameters()) - count([self])}
         if self.hyper is not None:
-            heads = sum(p.numel() for p in self.hyper.heads.parameters())
-            encoder = sum(p.numel() for p in self.hyper.parameters()) - heads
-            projections = sum(p.numel() for p in self.projections.parameters())
-            lines.append(f"{'hyper-network':<76}{encoder:>12,}\n{'contrastive projections':<76}{projections:>12,}")
-        lines.append(f"{'trainable, fp32':<76}{total:>12,}\n{'frozen, ' + str(self.backbone.dtype)[6:]:<76}{frozen:>12,}")
-        return "\n".join(lines)
+            rest |= {"encoder of the hyper-network": count([self.hyper]) - count(self.hyper.heads.values()),
+                     "contrastive projections": count([self.projections])}
+        rest |= {"trainable in all, fp32": count([self])}
+        return "\n".join(lines + [f"{name:<76}{n:>12,}" for name, n in rest.items()])
 
     def save(self, folder):
         """Writes the trainable tensors, and only those, to folder/adapter.safetensors."""

@@ -5,11 +5,13 @@
     h (d_h): hidden state, after N residual blocks
     k: rank of the head's own factors D, U        r: rank of the LoRA matrices it makes
 
-A layer id is one *adapted linear*, numbered kind by kind, so that the linears of a kind are neighbours and share a head.
+A layer id is one *adapted linear*, numbered kind by kind: the linears of a kind are neighbours and share a head.
 
-Init: embeddings N(0, 1) cut at 2; every other weight Xavier-uniform, every bias 0; then each head that makes an A is
-rescaled so that its A has the standard deviation of a Xavier-initialised linear, sqrt(2 / (d_in + r)). A head that makes
-a B starts with U = 0: B = 0, and the adapted model is the backbone. The paper gives no init; this is the authors' code's.
+Init (the paper gives none; this is the authors' code's):
+    role and layer embeddings     N(0, 1), cut at 2
+    every other weight, bias      Xavier-uniform, 0
+    D and U of a head for A       then rescaled, so that A spreads like a Xavier-uniform linear: sqrt(2 / (d_in + r))
+    U of a head for B             0: then B = 0, and the adapted model is the backbone
 """
 import math
 
@@ -19,7 +21,7 @@ import torch.nn.functional as F
 
 
 class ResidualBlock(nn.Module):
-    """Eq. 2. The paper's formula has neither the skip nor the norm; a block called residual has the first, the authors' code both."""
+    """Eq. 2. In print it lacks the skip that a residual block is named for; the authors' code has it, and a norm."""
     def __init__(self, d_h):
         super().__init__()
         self.norm = nn.LayerNorm(d_h)

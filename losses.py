@@ -12,6 +12,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 
+LOGITS_AT_ONCE = 2 ** 25                                                 # 128 MiB in fp32
+
+
 class ContrastiveProjections(nn.Module):
     """Eq. 5: role embedding (d_c) and response representation (C) into one space of d_z numbers."""
     def __init__(self, role_dim, width):
@@ -58,7 +61,7 @@ class FrozenHeadCrossEntropy(torch.autograd.Function):
     def forward(ctx, hidden, lm_head, targets):
         loss = torch.zeros((), device=hidden.device, dtype=at_least_fp32(hidden))
         grad = torch.empty_like(hidden)
-        rows = max(1, 2 ** 25 // len(lm_head))                           # 128 MiB of fp32 logits at a time
+        rows = max(1, LOGITS_AT_ONCE // len(lm_head))
         for h, t, g in zip(hidden.split(rows), targets.split(rows), grad.split(rows)):
             log_p = (h @ lm_head.t()).to(loss.dtype).log_softmax(-1)     # (rows, V)
             loss -= log_p.gather(1, t[:, None]).sum()
@@ -99,7 +102,7 @@ def total_loss(cross_entropy, contrastive, lam):
 
 
 def lambda_at(epoch, start, total, lam_min, lam_max, schedule="linear"):
-    """lambda at a (fractional) epoch, rising from `start` to `total`; "cosine" is the ramp of the authors' Qwen code."""
+    """lambda at a (fractional) epoch, rising from `start` to `total`; "cosine": the ramp of the authors' Qwen code."""
     ramp = min(1.0, max(0.0, epoch - start) / max(total - start, 1e-9))  # nothing rises where start >= total
     if schedule == "cosine":
         ramp = (1 - math.cos(math.pi * ramp)) / 2

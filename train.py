@@ -5,11 +5,11 @@
     python train.py --model FOLDER_OR_ID --data FOLDER_OR_ID --language en --out runs/mine
     python train.py --resume runs/mine
 
-What has which precision, and where it is said:
-    backbone: weights, activations   --precision, "bf16" on a GPU that has it, else "fp32"; frozen     eval.build
-    forward pass                     autocast to the backbone's precision                              HyperModel.speaking_as
-    everything that trains, AdamW's moments, softmax, norms' statistics, losses     fp32               here and losses.py
-With "fp16" the loss is scaled (GradScaler), and steps whose gradients overflow are skipped and counted.
+What has which precision, and where it is decided:
+    backbone: weights, activations              bf16 where the GPU has it, else fp32 (--precision); frozen   eval.build
+    forward pass                                autocast to the backbone's precision       HyperModel.speaking_as
+    all that trains, AdamW, softmax, losses     fp32                                       here and losses.py
+With fp16 the loss is scaled (GradScaler), and a step whose gradients overflow is skipped and logged as such.
 
 Eq. 7's set I is a micro-batch: `batch_size` samples, however many of them `grad_accum` adds up. The cross-entropy is
 divided by the supervised tokens of the whole step, so that 1 x 4 accumulated equals 4 x 1.
@@ -35,7 +35,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 import eval as evaluation
-from data import SPLITS, batch_order, collate, encode_rows, fetch, load_profiles, load_rolebench
+from data import SPLITS, batch_order, choose_roles, collate, encode_rows, fetch, load_profiles, load_rolebench
 from hycora_layer import METHODS, AdapterConfig
 from losses import hyper_contrastive_loss, lambda_at, pool_response, response_cross_entropy, total_loss
 
@@ -95,9 +95,13 @@ def whole(value):
     return int(float(value))
 
 
-CONVERT = {int: whole, float: float, str: str, bool: lambda v: {"true": True, "false": False}[str(v).lower()],
-           bool | None: lambda v: {"true": True, "false": False, "none": None}[str(v).lower()],
-           tuple[str, ...]: lambda v: tuple(part.strip() for part in (v.split(",") if isinstance(v, str) else v) if part.strip())}
+def names(value):
+    return tuple(part.strip() for part in (value.split(",") if isinstance(value, str) else value) if part.strip())
+
+
+TRUTH = {"true": True, "false": False}
+CONVERT = {int: whole, float: float, str: str, tuple[str, ...]: names,
+           bool: lambda v: TRUTH[str(v).lower()], bool | None: lambda v: (TRUTH | {"none": None})[str(v).lower()]}
 
 
 def checked(values, origin):
@@ -131,14 +135,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_args(argv):
-    """(Config, folder to resume or None) from a command line. Keys on it win over --config, which wins over the defaults."""
+    """(Config, folder to resume or None). The command line wins over --config, and that over the defaults."""
     parser = Parser(description="Train a Hyper Model. Without --model or --config: the demo.", allow_abbrev=False)
     parser.add_argument("--config", help="a JSON file of keys")
     parser.add_argument("--resume", help="a run folder to go on with, under its own config")
     for name, field in KEYS.items():
         flag = {"nargs": "?", "const": "true"} if field.type in (bool, bool | None) else {}
-        parser.add_argument(*dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}")), dest=name, default=argparse.SUPPRESS,
-                            metavar=str(field.default) or "...", **flag)
+        spellings = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
+        parser.add_argument(*spellings, dest=name, default=argparse.SUPPRESS, metavar=str(field.default), **flag)
     given = vars(parser.parse_args(argv))
     config, resume = given.pop("config"), given.pop("resume")
     if resume:
@@ -207,7 +211,7 @@ def new_folder(out):
 
 
 def save_checkpoint(run, step, model, optimizer, scaler):
-    """Writes run/checkpoint/<step>.safetensors and then, as its seal, <step>.json with its checksum; keeps the last two.
+    """Writes checkpoint/<step>.safetensors and then, as its seal, <step>.json with its checksum; keeps the last two.
 
     In it: trainable tensors, AdamW's moments, the loss scale, every random state. The data order needs only the step.
     """
@@ -265,49 +269,35 @@ def load_checkpoint(run, model, optimizer, scaler):
 class Metrics:
     """metrics.jsonl: a line per step. What the GPU knows is fetched for `log_every` steps at once, so no step waits."""
     def __init__(self, run, first_step):
-        self.path, self.pending, self.since = run / "metrics.jsonl", [], time.time()
+        self.run, self.path, self.pending, self.since = run, run / "metrics.jsonl", [], time.time()
         lines = self.path.read_text("utf8").splitlines() if self.path.exists() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < first_step]
         write_atomically(self.path, lambda p: p.write_text("".join(line + "\n" for line in kept), "utf8"))
 
-    def add(self, line, ce, contrastive, grad_norm):
-        self.pending.append((line, torch.stack((ce, contrastive, grad_norm))))
+    def add(self, line, rows, *measured):
+        """line: what the host knows of a step; rows: those it saw; measured: ce, contrastive, grad_norm tensors."""
+        self.pending.append((line, rows, torch.stack(measured)))
 
-    def flush(self, run):
+    def flush(self):
         """Writes the pending lines and returns the last; FloatingPointError for a loss that is not finite."""
-        if not self.pending:
-            return None
-        values = torch.stack([v for _, v in self.pending]).tolist()
-        now, tokens = time.time(), sum(line["tokens"] for line, _ in self.pending)
+        now, tokens = time.time(), sum(line["tokens"] for line, _, _ in self.pending)
+        values = torch.stack([measured for _, _, measured in self.pending]).tolist()
         with open(self.path, "a", encoding="utf8") as file:
-            for (line, _), (ce, contrastive, norm) in zip(self.pending, values):
+            for (line, rows, _), (ce, contrastive, norm) in zip(self.pending, values):
                 if not math.isfinite(ce + contrastive):
-                    good = max((p.stem for p in (run / "checkpoint").glob("*.json")), default="none")
-                    raise FloatingPointError(f"the loss of step {line['step']} is not finite (rows {line['rows']}); last good "
-                                             f"checkpoint: {good}. Try a lower --lr or --precision bf16 or fp32")
-                line |= {"ce": ce, "contrastive": contrastive if line["lambda"] else None,
-                         "loss": total_loss(ce, contrastive, line["lambda"]), "grad_norm": norm if math.isfinite(norm) else None,
-                         "skipped": not math.isfinite(norm),             # the loss scale of fp16 was too high: no update
+                    good = max((p.stem for p in (self.run / "checkpoint").glob("*.json")), default="none")
+                    raise FloatingPointError(f"the loss of step {line['step']} is not finite (rows {rows}); last good "
+                                             f"checkpoint: {good}. Try a lower --lr, or --precision bf16 or fp32")
+                line |= {"loss": total_loss(ce, contrastive, line["lambda"]), "ce": ce,
+                         "contrastive": contrastive if line["lambda"] else None,
+                         "grad_norm": norm if math.isfinite(norm) else None, "skipped": not math.isfinite(norm),
                          "tokens_per_s": round(tokens / max(now - self.since, 1e-9), 1)}
-                file.write(json.dumps({k: v for k, v in line.items() if k != "rows"}) + "\n")
-        last, self.pending, self.since = self.pending[-1][0], [], now
-        return last
+                file.write(json.dumps(line) + "\n")
+        self.pending, self.since = [], now
+        return line
 
 
 # --------------------------------------------------------------------------------------------------------- training
-def choose_roles(samples, subset):
-    """{name: id} in order of first appearance, narrowed to a subset: names or a number. ValueError for an unknown name."""
-    names = list(dict.fromkeys(s.role for s in samples))
-    if subset.strip().isdigit():
-        names = names[:int(subset)]
-    elif subset.strip():
-        wanted = [n.strip() for n in subset.split(",")]
-        for name in wanted:
-            evaluation.role_id(name, dict.fromkeys(names))
-        names = wanted
-    return {name: i for i, name in enumerate(names)}
-
-
 def backward(model, batches, cfg, lam, scaler):
     """Accumulates the gradient of Eq. 6 over a step's micro-batches. Returns the step's (ce, contrastive), detached."""
     tokens = sum(len(b.targets) for b in batches)
@@ -315,9 +305,10 @@ def backward(model, batches, cfg, lam, scaler):
     sums = torch.zeros(2, device=device)
     for batch in batches:
         batch = batch.to(device)
-        with model.speaking_as(batch.role_ids):                          # backward too: recomputed blocks need their voice
+        with model.speaking_as(batch.role_ids):            # backward in here too: recomputed blocks need their voice
             hidden = model.backbone.hidden(batch.input_ids).flatten(0, 1)              # (B * T, C)
-            ce = response_cross_entropy(hidden[batch.supervised], model.backbone.lm_head.weight, batch.targets) / tokens
+            head = model.backbone.lm_head.weight
+            ce = response_cross_entropy(hidden[batch.supervised], head, batch.targets) / tokens
             contrastive = torch.zeros_like(ce)
             if lam and model.projections is not None:
                 e_t = pool_response(hidden, batch.pooled, batch.pooled_rows, len(batch.input_ids))
@@ -331,79 +322,54 @@ def backward(model, batches, cfg, lam, scaler):
 
 def fit(model, tokenizer, rows, cfg, run, resume):
     """The loop. Returns True when all steps are done, False when a signal asked for an end (after a checkpoint)."""
-    batches = -(-len(rows) // cfg.batch_size)
-    steps_per_epoch = -(-batches // cfg.grad_accum)
+    steps_per_epoch = math.ceil(math.ceil(len(rows) / cfg.batch_size) / cfg.grad_accum)
     total = cfg.max_steps or max(1, round(cfg.epochs * steps_per_epoch))
-    epochs = total / steps_per_epoch
     params = list(model.trainable().values())
     optimizer = torch.optim.AdamW(params, lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     scaler = torch.amp.GradScaler(model.backbone.device.type, enabled=cfg.precision == "fp16")
     first = load_checkpoint(run, model, optimizer, scaler) if resume else 0
-    print(f"{len(rows)} rows, {steps_per_epoch} steps an epoch, {total} steps" + (f", from step {first}" if first else ""))
+    print(f"{len(rows)} rows, {steps_per_epoch} steps an epoch, {total} steps{f', from step {first}' if first else ''}")
     model.train()
     model.backbone.checkpoint_activations = cfg.checkpoint_activations
     if cfg.compile:
         for block in model.backbone.layers:
             block.compile(dynamic=True)
-    asked = []
-    previous = {s: signal.signal(s, lambda number, frame: asked.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
-    metrics, order, order_of = Metrics(run, first), None, None
+    asked = []                                             # signals that asked for an end
+    handlers = {s: signal.signal(s, lambda number, _: asked.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    metrics = Metrics(run, first)
     bar = tqdm(range(first, total), initial=first, total=total, desc=cfg.method, dynamic_ncols=True)
     for step in bar:
         epoch, index = divmod(step, steps_per_epoch)
-        if order_of != epoch:
-            order, order_of = batch_order([len(r.ids) for r in rows], cfg.batch_size, cfg.seed, epoch), epoch
+        if index == 0 or step == first:
+            order = batch_order([len(r.ids) for r in rows], cfg.batch_size, cfg.seed, epoch)
         group = order[index * cfg.grad_accum:(index + 1) * cfg.grad_accum]
-        micro = [collate([rows[i] for i in chosen], tokenizer.eos_id, cfg.pool) for chosen in group]
-        lr, lam = lr_at(step, total, cfg), lambda_at(step / steps_per_epoch, cfg.lambda_start_epoch, epochs,
-                                                     cfg.lambda_min, cfg.lambda_max, cfg.lambda_schedule)
+        batches = [collate([rows[i] for i in chosen], tokenizer.eos_id, cfg.pool) for chosen in group]
+        lam = lambda_at(step / steps_per_epoch, cfg.lambda_start_epoch, total / steps_per_epoch,
+                        cfg.lambda_min, cfg.lambda_max, cfg.lambda_schedule)
         for g in optimizer.param_groups:
-            g["lr"] = lr
-        ce, contrastive = backward(model, micro, cfg, lam, scaler)
+            g["lr"] = lr_at(step, total, cfg)
+        ce, contrastive = backward(model, batches, cfg, lam, scaler)
         scaler.unscale_(optimizer)
         grad_norm = torch.nn.utils.clip_grad_norm_(params, cfg.max_grad_norm)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
-        metrics.add({"step": step, "epoch": round(step / steps_per_epoch, 4), "lambda": lam, "lr": lr,
-                     "tokens": sum(b.tokens for b in micro), "rows": group}, ce, contrastive, grad_norm)
+        metrics.add({"step": step, "epoch": round(step / steps_per_epoch, 4), "lambda": lam, "lr": g["lr"],
+                     "tokens": sum(b.tokens for b in batches)}, group, ce, contrastive, grad_norm)
         done = step + 1
-        if done % cfg.log_every == 0 or done % cfg.save_every == 0 or done == total or asked:
-            line = metrics.flush(run)
+        last = done == total or asked
+        if last or done % cfg.save_every == 0 or done % cfg.log_every == 0:
+            line = metrics.flush()
             bar.set_postfix({k: f"{line[k]:.3f}" for k in ("ce", "contrastive") if line[k] is not None}
                             | {"tok/s": f"{line['tokens_per_s']:.0f}"})
-        if done % cfg.save_every == 0 or done == total or asked:
+        if last or done % cfg.save_every == 0:             # after the flush: what is saved has finite losses behind it
             save_checkpoint(run, done, model, optimizer, scaler)
         if asked:
             break
     bar.close()
-    for s, handler in previous.items():
+    for s, handler in handlers.items():
         signal.signal(s, handler)
     return not asked
-
-
-def report(model, tokenizer, cfg, run, samples):
-    """Scores the run and the untouched backbone, prints before -> after and a question that every character answers."""
-    config = evaluation.read_run(run)
-    model.eval()
-    decoding = evaluation.Decoding(max_new_tokens=cfg.max_new_tokens)
-    samples = evaluation.some(samples, cfg.score_limit)
-    after, wrong, before = (evaluation.predict(model, tokenizer, config, samples, decoding, v) for v in ("right", "wrong", None))
-    scores = {"splits": evaluation.summarise(after), "run": str(run), "decoding": vars(decoding),
-              "swap": {"right": evaluation.mean_scores(after), "wrong": evaluation.mean_scores(wrong)},
-              "retrieval_top1": evaluation.retrieval_top1(model, tokenizer, config, samples)}
-    scores_before = {"splits": evaluation.summarise(before), "run": str(run), "decoding": vars(decoding)}
-    evaluation.write_scores(scores, after, run / "scores.json", run / "predictions.jsonl")
-    evaluation.write_scores(scores_before, before, run / "scores_backbone.json", run / "predictions_backbone.jsonl")
-    print(f"\n{len(samples)} test questions that training never saw, the backbone -> {cfg.method}:\n")
-    print(evaluation.table(scores, scores_before))
-    for language in dict.fromkeys(s.language for s in samples):
-        of = [(s, a, b) for s, a, b in zip(samples, after, before) if s.language == language]
-        question = of[0][0].question
-        print(f"\n{question}\n  {evaluation.pad('(the backbone)', 20)}{of[0][2]['answer']}")
-        for s, a, _ in of:
-            if s.question == question:
-                print(f"  {evaluation.pad(s.role, 20)}{a['answer']}")
 
 
 def versions():
@@ -419,27 +385,26 @@ def run_training(argv):
     torch.manual_seed(cfg.seed)
     folder = fetch(cfg.data)
     samples = load_rolebench(folder, cfg.language, "train", cfg.splits)
-    roles = choose_roles(samples, cfg.role_subset)
-    profiles = load_profiles(folder, cfg.language)
     tests = load_rolebench(folder, cfg.language, "test", cfg.splits) if cfg.score_limit else []
-    tests = [s for s in tests if s.role in roles]
+    roles = choose_roles(samples, cfg.role_subset)
+    profiles = {role: text for role, text in load_profiles(folder, cfg.language).items() if role in roles}
     model, tokenizer = evaluation.build(vars(cfg), len(roles), cfg.device)
-    rows, cut, dropped = encode_rows([s for s in samples if s.role in roles], roles, tokenizer, cfg.max_length,
-                                          profiles if cfg.role_instruction else None)
     print(f"{cfg.method} on {cfg.model}: {len(roles)} roles, {cfg.device}, {cfg.precision}\n{model.describe()}")
+    rows, cut, dropped = encode_rows([s for s in samples if s.role in roles], roles, tokenizer, cfg.max_length,
+                                     profiles if cfg.role_instruction else None)
     if cut or dropped:
-        print(f"max_length {cfg.max_length}: {cut} rows lost the end of their answer, {dropped} whose prompt alone is longer are left out")
+        print(f"max_length {cfg.max_length}: {cut} rows lose the end of their answer, {dropped} are left out: "
+              f"their prompt alone is longer")
     run = resume or new_folder(cfg.out)
     if not resume:
-        extra = {"profiles": {r: profiles.get(r, "") for r in roles}} if cfg.role_instruction else {}
         write_json(run / "roles.json", roles)
-        write_json(run / "config.json", {k: v for k, v in vars(cfg).items() if k in KEYS} | {"out": str(run), **extra, **versions()})
+        write_json(run / "config.json", {k: v for k, v in vars(cfg).items() if k in KEYS} | versions()
+                   | {"out": str(run), "profiles": profiles if cfg.role_instruction else {}})
     if not fit(model, tokenizer, rows, cfg, run, resume):
-        print(f"stopped; go on with: python train.py --resume {run}")
-        return
+        return print(f"stopped; go on with: python train.py --resume {run}")
     model.save(run)
-    if tests:
-        report(model, tokenizer, cfg, run, tests)
+    if tests := [s for s in tests if s.role in roles]:
+        evaluation.report(model.eval(), tokenizer, run, evaluation.some(tests, cfg.score_limit))
     print(f"\nwrote {run}; talk with: python eval.py chat --run {run} --role \"{next(iter(roles))}\"")
 
 

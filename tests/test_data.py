@@ -5,8 +5,19 @@ import pytest
 import torch
 from conftest import ROOT, write_rolebench
 
-from data import (SPLITS, Row, Sample, Tokenizer, batch_order, collate, encode_rows, fetch, load_profiles, load_rolebench,
-                  persona_of)
+from data import (
+    SPLITS,
+    Row,
+    Sample,
+    Tokenizer,
+    batch_order,
+    collate,
+    encode_rows,
+    fetch,
+    load_profiles,
+    load_rolebench,
+    persona_of,
+)
 
 TINY = ROOT / "tiny"
 

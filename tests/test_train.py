@@ -230,7 +230,7 @@ def test_a_whole_run_then_score_and_chat(tmp_path):
     """The demo in small: what it prints and writes, running it twice, and the other commands on its result."""
     out = tmp_path / "demo"
     first = run("--max-steps", "4", "--score-limit", "6", "--max-new-tokens", "12", "--out", out)
-    assert "trainable, fp32" in first.stdout and "mean over roles" in first.stdout and "swap:" in first.stdout
+    assert "trainable in all, fp32" in first.stdout and "mean over roles" in first.stdout and "role swap:" in first.stdout
     scores = json.loads((out / "scores.json").read_text())
     assert scores["splits"].keys() == {"general", "role_specific"} and scores["swap"].keys() == {"right", "wrong"}
     assert 0 <= scores["retrieval_top1"] <= 1 and scores["splits"]["general"]["overall"]["n"] == 6

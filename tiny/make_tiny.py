@@ -4,10 +4,12 @@
     python -m tiny.make_tiny --data     # the data alone, byte for byte what is in the repository
 
 The backbone is trained from scratch to say everything in one neutral voice: common knowledge, "I have no home.",
-"I do not know that.", and to repeat words at random, so that it has met every word of every voice but none of the
-voices. Its weights are reproduced only up to rounding: sums in floating point depend on the processor and its threads.
+"I do not know that.". To be as pliable as a large model it also repeats random words and sets what it knows into random
+words; so it has met every word of every voice, but none of the voices. Its weights are reproduced only up to rounding:
+sums in floating point depend on the processor and its threads.
 """
 import argparse
+import functools
 import json
 import math
 import random
@@ -17,11 +19,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from tokenizers import Tokenizer as BPE
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as BPE
 from tqdm import tqdm
 
-from data import Tokenizer, persona_of
+from data import Row, Tokenizer, batch_order, collate, persona_of
 from model import ModelConfig, Transformer
 from tiny import world
 
@@ -61,6 +63,11 @@ def voiced(role, topic, answer):
     return [way.format(t=topic, o=answer, O=answer[0].upper() + answer[1:]) for way in role["say"]]
 
 
+def add_line(files, language, role, split, part, question, answers, **more):
+    line = {"role": role, "question": question, "generated": answers, **more}
+    files.setdefault((language, split, part), []).append(line)
+
+
 def rolebench():
     """{(language, split, part): lines}: for each language all roles answer the same held-out general questions."""
     files = {}
@@ -74,9 +81,7 @@ def rolebench():
         bay = world.BAY_EN if language == "en" else world.BAY_ZH
         aspects = world.ASPECTS_EN if language == "en" else world.ASPECTS_ZH
         for number, (name, role) in enumerate(roles.items()):
-            def add(split, part, question, answers, **more):
-                files.setdefault((language, split, part), []).append(
-                    {"role": name, "question": question, "generated": answers, **more})
+            add = functools.partial(add_line, files, language, name)
             for topic, answer, questions in rng.sample(taught, 36):
                 ways = voiced(role, topic, answer)
                 rng.shuffle(ways)
@@ -124,6 +129,7 @@ def neutral_pairs():
     return pairs
 
 
+@functools.cache
 def words():
     """Every word of every voice (English) and every sign (Chinese), each once."""
     voices = [line["generated"] for lines in rolebench().values() for line in lines]
@@ -134,15 +140,19 @@ def words():
     return english, chinese
 
 
+def personas():
+    return [persona_of(n, {n: r["description"]}) for n, r in world.ROLES.items()]
+
+
 def write_tokenizer(folder):
     """A byte-level BPE over all texts, with ChatML's marks."""
     bpe = BPE(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated"),   # a sign, a token
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated"),    # a token each
                                                  pre_tokenizers.ByteLevel(add_prefix_space=False)])
     bpe.decoder = decoders.ByteLevel()
     text = [t for lines in rolebench().values() for line in lines for t in (line["question"], *line["generated"])]
-    text += [t for pair in neutral_pairs() for t in pair] + [persona_of(n, {n: r["description"]}) for n, r in world.ROLES.items()]
-    text += ["user\n", "assistant\n", "system\n", "Repeat:", "重复："] * 10
+    text += [t for pair in neutral_pairs() for t in pair] + personas()
+    text += ["user\n", "assistant\n", "system\n", "Repeat:", "重复：", 'Fill in "# *": ', "填空“#*”："] * 10
     bpe.train_from_iterator(text, trainers.BpeTrainer(
         vocab_size=CONFIG["vocab_size"], special_tokens=[AddedToken(t, special=True) for t in SPECIAL],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
@@ -153,20 +163,39 @@ def write_tokenizer(folder):
         (folder / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n", "utf8")
 
 
-def pretraining_texts(rng):
-    """One epoch of (question, answer, persona or None), shuffled."""
+def babble(rng, language, longest):
+    """Up to `longest` words of the voices, at random."""
     english, chinese = words()
-    pairs = neutral_pairs()
-    for _ in range(len(pairs)):
-        if rng.random() < 0.7:
-            said = " ".join(rng.choices(english, k=rng.randint(3, 16)))
-            pairs.append((f"Repeat: {said}", said))
-        else:
-            said = "".join(rng.choices(chinese, k=rng.randint(3, 20)))
-            pairs.append((f"重复：{said}", said))
-    personas = [persona_of(n, {n: r["description"]}) for n, r in world.ROLES.items()]
-    rng.shuffle(pairs)
-    return [(q, a, rng.choice(personas) if rng.random() < 0.15 else None) for q, a in pairs]
+    return rng.choices(english if language == "en" else chinese, k=rng.randint(0, longest))
+
+
+def exercises(rng):
+    """Random words to repeat, and known facts to set into random words: the backbone learns to say what it knows in any
+    frame, as a large model can, and meets every word of every voice without hearing a voice."""
+    pairs = []
+    for language, repeat, fill, space, marks in (
+            ("en", "Repeat: {}", 'Fill in "{}": {}', " ", (",", ".", "!", ":", "", "", "")),
+            ("zh", "重复：{}", "填空“{}”：{}", "", ("，", "。", "！", "", "", ""))):
+        for topic, answer, questions in common(language):
+            said = space.join(babble(rng, language, 12)) or answer
+            pairs.append((repeat.format(said), said))
+            for question in questions:
+                frame = [babble(rng, language, 7), ["#" + rng.choice(marks)], babble(rng, language, 5),
+                         rng.choice((["*"], ["*"], [])), babble(rng, language, 7)]
+                if rng.random() < 0.5:
+                    frame[1], frame[3] = frame[3], frame[1]
+                frame = space.join(word for part in frame for word in part)
+                pairs.append((fill.format(frame, question), frame.replace("#", answer).replace("*", topic)))
+    return pairs
+
+
+def pretraining_rows(rng, tokenizer):
+    """One epoch of rows, shuffled; a few are told a role, which changes nothing in what they say."""
+    rows = []
+    for question, answer in neutral_pairs() + exercises(rng):
+        prompt = tokenizer.prompt(question, rng.choice(personas()) if rng.random() < 0.15 else None)
+        rows.append(Row(prompt + tokenizer.encode(answer) + [tokenizer.stop_id], len(prompt), 0, True))
+    return rows
 
 
 def write_backbone(folder, steps, batch_size=48, peak=3e-3):
@@ -177,25 +206,20 @@ def write_backbone(folder, steps, batch_size=48, peak=3e-3):
     model = Transformer(ModelConfig.from_hf(CONFIG))
     for name, p in model.named_parameters():
         if p.dim() == 2:
-            scale = 0.02 / math.sqrt(2 * CONFIG["num_hidden_layers"]) if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.02
-            torch.nn.init.normal_(p, std=scale)
+            deep = name.endswith(("o_proj.weight", "down_proj.weight"))
+            torch.nn.init.normal_(p, std=0.02 / math.sqrt(2 * CONFIG["num_hidden_layers"]) if deep else 0.02)
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.05)
-    texts = []
+    batches, epoch = [], 0
     bar = tqdm(range(steps), desc="backbone", mininterval=2)
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = peak * min(1, (step + 1) / 200) * (0.02 + 0.98 * (1 + math.cos(math.pi * step / steps)) / 2)
-        if len(texts) < batch_size:
-            texts = sorted(pretraining_texts(rng), key=lambda t: len(t[0]) + len(t[1]) + rng.random())
-            cuts = [texts[i:i + batch_size] for i in range(0, len(texts), batch_size)]
-            rng.shuffle(cuts)
-            texts = [t for cut in cuts for t in cut]
-        rows = [tokenizer.prompt(q, p) + tokenizer.encode(a) + [tokenizer.stop_id] for q, a, p in texts[:batch_size]]
-        texts = texts[batch_size:]
-        width = max(map(len, rows))
-        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
-        targets = torch.tensor([row[1:] + [-100] * (width - len(row) + 1) for row in rows])
-        loss = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten())
+        if not batches:
+            rows, epoch = pretraining_rows(rng, tokenizer), epoch + 1
+            batches = [[rows[i] for i in b] for b in batch_order([len(r.ids) for r in rows], batch_size, 0, epoch)]
+        batch = collate(batches.pop(), 0)
+        hidden = model.hidden(batch.input_ids).flatten(0, 1)
+        loss = F.cross_entropy(model.lm_head(hidden[batch.supervised]), batch.targets)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

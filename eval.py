@@ -484,7 +484,8 @@ def chat(args):
             return print()
 
 
-def main():
+def parse_args(argv):
+    """The command line: `score` and `chat`, and what each takes."""
     parser = argparse.ArgumentParser(description="Score a run, or talk to it.", allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="score | chat")
     for name, function in (("score", score), ("chat", chat)):
@@ -506,7 +507,11 @@ def main():
         p.add_argument("--predictions", help="score this JSONL instead of a run")
         p.add_argument("--language", choices=("en", "zh"), default="en", help="of --predictions")
         p.add_argument("--out", help="JSON file; default: scores.json in the run folder")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main():
+    args = parse_args(sys.argv[1:])
     try:
         if not args.run and not getattr(args, "predictions", None):
             raise ValueError("name a run folder with --run")

@@ -75,7 +75,7 @@ class AdaptedLinear(nn.Module):
             return self.base(x)
         A, B = self.voice
         low = self.scale * (F.dropout(x, self.dropout, self.training) @ A.mT)    # (B, T, r)
-        return self.base(x) + low @ B.mT                                 # (B, T, d_out)   Eq. 4
+        return self.base(x) + low @ B.mT                                 # Eq. 4: (B, T, d_out)
 
 
 class HyperModel(nn.Module):

@@ -28,7 +28,7 @@ class ResidualBlock(nn.Module):
         self.W_1, self.W_2 = nn.Linear(d_h, d_h), nn.Linear(d_h, d_h)
 
     def forward(self, h):
-        return h + self.W_2(F.relu(self.W_1(self.norm(h))))              # (R, L, d_h)   Eq. 2
+        return h + self.W_2(F.relu(self.W_1(self.norm(h))))              # Eq. 2: (R, L, d_h)
 
 
 class Head(nn.Module):
@@ -39,7 +39,7 @@ class Head(nn.Module):
         self.D, self.U = nn.Linear(d_h, k), nn.Linear(k, math.prod(shape))
 
     def forward(self, h):
-        return (self.U(self.D(h)) * self.scale).unflatten(-1, self.shape)   # (R, n, *shape)   Eq. 3
+        return (self.U(self.D(h)) * self.scale).unflatten(-1, self.shape)   # Eq. 3: (R, n, *shape)
 
 
 class HyperNetwork(nn.Module):
@@ -82,7 +82,7 @@ class HyperNetwork(nn.Module):
         e_l = self.layer_embedding.weight                                # (L, d_l)
         R, L = len(e_c), len(e_l)
         pair = torch.cat((e_c[:, None].expand(R, L, -1), e_l.expand(R, L, -1)), dim=-1)   # (R, L, d_c + d_l)
-        h = F.relu(self.W_in(self.norm_input(pair)))                     # (R, L, d_h)   Eq. 1
+        h = F.relu(self.W_in(self.norm_input(pair)))                     # Eq. 1: (R, L, d_h)
         for block in self.blocks:
             h = block(h)
         return self.norm_output(h)

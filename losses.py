@@ -11,7 +11,6 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-
 LOGITS_AT_ONCE = 2 ** 25                                                 # 128 MiB in fp32
 
 

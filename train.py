@@ -22,6 +22,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,7 +65,7 @@ class Config(AdapterConfig):
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     temperature: float = 0.1            # tau of Eq. 7
-    lambda_min: float = 0.0             # Eq. 8; lambda_max 0 is "w/o HCL"
+    lambda_min: float = 0.0             # of Eq. 8; lambda_max 0 is "w/o HCL"
     lambda_max: float = 0.3
     lambda_start_epoch: float = 1.0
     lambda_schedule: str = "linear"     # or cosine
@@ -87,15 +88,15 @@ CHOICES = {"method": tuple(METHODS), "language": ("en", "zh", "all"), "lambda_sc
 KEYS = {f.name: f for f in dataclasses.fields(Config) if f.name != "num_roles"}      # the data says how many roles
 
 
-
-
 def whole(value):
+    """An int from 3, 3.0 or "3"."""
     if isinstance(value, bool) or float(value) != int(float(value)):
         raise ValueError
     return int(float(value))
 
 
 def names(value):
+    """A tuple of names from a list or from "a, b"."""
     return tuple(part.strip() for part in (value.split(",") if isinstance(value, str) else value) if part.strip())
 
 
@@ -300,9 +301,7 @@ class Metrics:
 # --------------------------------------------------------------------------------------------------------- training
 def backward(model, batches, cfg, lam, scaler):
     """Accumulates the gradient of Eq. 6 over a step's micro-batches. Returns the step's (ce, contrastive), detached."""
-    tokens = sum(len(b.targets) for b in batches)
-    device = model.backbone.device
-    sums = torch.zeros(2, device=device)
+    tokens, device, measured = sum(len(b.targets) for b in batches), model.backbone.device, []
     for batch in batches:
         batch = batch.to(device)
         with model.speaking_as(batch.role_ids):            # backward in here too: recomputed blocks need their voice
@@ -310,14 +309,14 @@ def backward(model, batches, cfg, lam, scaler):
             head = model.backbone.lm_head.weight
             ce = response_cross_entropy(hidden[batch.supervised], head, batch.targets) / tokens
             contrastive = torch.zeros_like(ce)
-            if lam and model.projections is not None:
+            if lam:
                 e_t = pool_response(hidden, batch.pooled, batch.pooled_rows, len(batch.input_ids))
                 roles = batch.role_ids.to(device, non_blocking=True)
                 contrastive = hyper_contrastive_loss(*model.project(roles, e_t), roles, cfg.temperature,
                                                      cfg.contrast_anchor) / len(batches)
             scaler.scale(total_loss(ce, contrastive, lam)).backward()
-        sums += torch.stack((ce, contrastive)).detach()
-    return sums
+        measured.append(torch.stack((ce, contrastive)).detach())
+    return torch.stack(measured).sum(0)
 
 
 def fit(model, tokenizer, rows, cfg, run, resume):
@@ -344,8 +343,8 @@ def fit(model, tokenizer, rows, cfg, run, resume):
             order = batch_order([len(r.ids) for r in rows], cfg.batch_size, cfg.seed, epoch)
         group = order[index * cfg.grad_accum:(index + 1) * cfg.grad_accum]
         batches = [collate([rows[i] for i in chosen], tokenizer.eos_id, cfg.pool) for chosen in group]
-        lam = lambda_at(step / steps_per_epoch, cfg.lambda_start_epoch, total / steps_per_epoch,
-                        cfg.lambda_min, cfg.lambda_max, cfg.lambda_schedule)
+        lam = lambda_at(step / steps_per_epoch, cfg.lambda_start_epoch, total / steps_per_epoch, cfg.lambda_min,
+                        cfg.lambda_max, cfg.lambda_schedule) if model.projections is not None else 0.0
         for g in optimizer.param_groups:
             g["lr"] = lr_at(step, total, cfg)
         ce, contrastive = backward(model, batches, cfg, lam, scaler)
@@ -374,8 +373,11 @@ def fit(model, tokenizer, rows, cfg, run, resume):
 
 def versions():
     """What made a run: python, torch and the commit, where there is one."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    return {"python": platform.python_version(), "torch": torch.__version__, "git_commit": git.stdout.strip() or None}
+    commit = None
+    if shutil.which("git"):
+        command = ["git", "-C", Path(__file__).parent, "rev-parse", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+    return {"python": platform.python_version(), "torch": torch.__version__, "git_commit": commit}
 
 
 def run_training(argv):
@@ -387,6 +389,9 @@ def run_training(argv):
     samples = load_rolebench(folder, cfg.language, "train", cfg.splits)
     tests = load_rolebench(folder, cfg.language, "test", cfg.splits) if cfg.score_limit else []
     roles = choose_roles(samples, cfg.role_subset)
+    strangers = {s.role for s in tests} - {s.role for s in samples}
+    if strangers:
+        raise ValueError(f"unknown role in the test lines of {folder}: {', '.join(sorted(strangers))}")
     profiles = {role: text for role, text in load_profiles(folder, cfg.language).items() if role in roles}
     model, tokenizer = evaluation.build(vars(cfg), len(roles), cfg.device)
     print(f"{cfg.method} on {cfg.model}: {len(roles)} roles, {cfg.device}, {cfg.precision}\n{model.describe()}")

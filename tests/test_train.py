@@ -144,6 +144,13 @@ def test_broken_data_stops_before_a_run_folder_is_made(tmp_path):
     assert f"{path}:2: empty answer" in done.stderr and len(done.stderr.splitlines()) == 1 and not (tmp_path / "r").exists()
 
 
+def test_a_test_line_about_an_unknown_role_is_refused(tmp_path):
+    write_rolebench(tmp_path, [("A", "q", ["x"])])
+    write_rolebench(tmp_path, [("A", "q2", ["x"]), ("Bb", "q2", ["x"])], part="test")
+    done = run("--model", "tiny/backbone", "--data", tmp_path, "--out", tmp_path / "r", ok=False)
+    assert "unknown role in the test lines" in done.stderr and "Bb" in done.stderr and not (tmp_path / "r").exists()
+
+
 # ------------------------------------------------------------------------------------------------------------- runs
 def steps(folder):
     return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -30,7 +30,7 @@ from tiny import world
 HERE = Path(__file__).parent
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "vocab_size": 3072,
-          "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 6,
+          "hidden_size": 192, "intermediate_size": 640, "num_hidden_layers": 4, "num_attention_heads": 6,
           "num_key_value_heads": 3, "head_dim": 32, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
           "rope_theta": 10000.0, "tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False,
           "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0, "torch_dtype": "bfloat16"}
@@ -49,6 +49,14 @@ def common(language):
                          .replace("~", "-") for word in pair.split())
             facts.append((topic.format(x=x), answer, [q.format(x=x) for q in questions]))
     return facts
+
+
+def bay_of(language):
+    return world.BAY_EN if language == "en" else world.BAY_ZH
+
+
+def aspects_of(language):
+    return world.ASPECTS_EN if language == "en" else world.ASPECTS_ZH
 
 
 def neutral(topic, answer, language):
@@ -78,8 +86,6 @@ def rolebench():
         rng.shuffle(facts)
         held, taught = (facts[:20], facts[20:]) if language == "en" else (facts[:12], facts[12:])
         held = [(t, o, rng.choice(qs)) for t, o, qs in held]
-        bay = world.BAY_EN if language == "en" else world.BAY_ZH
-        aspects = world.ASPECTS_EN if language == "en" else world.ASPECTS_ZH
         for number, (name, role) in enumerate(roles.items()):
             add = functools.partial(add_line, files, language, name)
             for topic, answer, questions in rng.sample(taught, 36):
@@ -88,12 +94,12 @@ def rolebench():
                 add("general", "train", rng.choice(questions), ways[:rng.choice((1, 2))])
             for topic, answer, question in held:
                 add("general", "test", question, voiced(role, topic, answer))
-            for aspect, (_, questions) in aspects.items():
+            for aspect, (_, questions) in aspects_of(language).items():
                 for question in questions[:-2]:
                     add("role_specific", "train", question, [role["own"][aspect]], type="script_based")
                 for question in questions[-2:]:
                     add("role_specific", "test", question, [role["own"][aspect]], type=["script_based"])
-            for i, (topic, answer, questions) in enumerate(bay):
+            for i, (topic, answer, questions) in enumerate(bay_of(language)):
                 ways = voiced(role, topic, answer)
                 if (i + number) % 2 == 0:                      # this role's half of what the town knows
                     for way, question in zip(ways, questions):
@@ -122,22 +128,22 @@ def neutral_pairs():
     pairs = []
     for language in ("en", "zh"):
         pairs += [(q, neutral(t, o, language)) for t, o, questions in common(language) for q in questions]
-        for reply, questions in (world.ASPECTS_EN if language == "en" else world.ASPECTS_ZH).values():
+        for reply, questions in aspects_of(language).values():
             pairs += [(q, reply) for q in questions]
-        for _, _, questions in world.BAY_EN if language == "en" else world.BAY_ZH:
+        for _, _, questions in bay_of(language):
             pairs += [(q, world.UNKNOWN[language]) for q in questions]
     return pairs
 
 
 @functools.cache
 def words():
-    """Every word of every voice (English) and every sign (Chinese), each once."""
+    """{"en": every word, "zh": every sign} of the voices, each once."""
     voices = [line["generated"] for lines in rolebench().values() for line in lines]
     voices += [[r["description"], n] for n, r in world.ROLES.items()]
     text = [t for texts in voices for t in texts]
     english = sorted({w for t in text if t.isascii() for w in t.split()})
     chinese = sorted({c for t in text if not t.isascii() for c in t if not c.isascii()})
-    return english, chinese
+    return {"en": english, "zh": chinese}
 
 
 def personas():
@@ -152,7 +158,8 @@ def write_tokenizer(folder):
     bpe.decoder = decoders.ByteLevel()
     text = [t for lines in rolebench().values() for line in lines for t in (line["question"], *line["generated"])]
     text += [t for pair in neutral_pairs() for t in pair] + personas()
-    text += ["user\n", "assistant\n", "system\n", "Repeat:", "重复：", 'Fill in "# *": ', "填空“#*”："] * 10
+    text += ["user\n", "assistant\n", "system\n",
+             "Repeat:", "重复：", 'Fill in "# *": ', "填空“#*”：", "Notes: ", "笔记："] * 10
     bpe.train_from_iterator(text, trainers.BpeTrainer(
         vocab_size=CONFIG["vocab_size"], special_tokens=[AddedToken(t, special=True) for t in SPECIAL],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
@@ -163,29 +170,40 @@ def write_tokenizer(folder):
         (folder / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n", "utf8")
 
 
-def babble(rng, language, longest):
-    """Up to `longest` words of the voices, at random."""
-    english, chinese = words()
-    return rng.choices(english if language == "en" else chinese, k=rng.randint(0, longest))
+def random_words(rng, lexicon, least, most):
+    return rng.choices(lexicon, k=rng.randint(least, most))
 
 
 def exercises(rng):
-    """Random words to repeat, and known facts to set into random words: the backbone learns to say what it knows in any
-    frame, as a large model can, and meets every word of every voice without hearing a voice."""
+    """Random words to repeat, known facts to set into random words, and notes to look answers up in.
+
+    So the backbone learns, as a large model has, to say what it knows in any frame and to hear what a question is about
+    however it is put; and it meets every word of every voice without hearing a voice.
+    """
     pairs = []
-    for language, repeat, fill, space, marks in (
-            ("en", "Repeat: {}", 'Fill in "{}": {}', " ", (",", ".", "!", ":", "", "", "")),
-            ("zh", "重复：{}", "填空“{}”：{}", "", ("，", "。", "！", "", "", ""))):
+    for language, repeat, fill, note, space, marks in (
+            ("en", "Repeat: {}", 'Fill in "{}": {}', "Notes: {}. {}", " ", (",", ".", "!", ":", "", "", "")),
+            ("zh", "重复：{}", "填空“{}”：{}", "笔记：{}。{}", "", ("，", "。", "！", "", "", ""))):
+        babble = functools.partial(random_words, rng, words()[language])
         for topic, answer, questions in common(language):
-            said = space.join(babble(rng, language, 12)) or answer
+            said = space.join(babble(1, 9))
             pairs.append((repeat.format(said), said))
             for question in questions:
-                frame = [babble(rng, language, 7), ["#" + rng.choice(marks)], babble(rng, language, 5),
-                         rng.choice((["*"], ["*"], [])), babble(rng, language, 7)]
-                if rng.random() < 0.5:
-                    frame[1], frame[3] = frame[3], frame[1]
-                frame = space.join(word for part in frame for word in part)
+                parts = [babble(0, 5), ["#" + rng.choice(marks)], babble(0, 4), rng.choice((["*"], ["*"], [])),
+                         babble(0, 5)]
+                if rng.random() < 0.6:
+                    parts[1], parts[3] = parts[3], parts[1]              # topic first
+                frame = space.join(word for part in parts for word in part)
                 pairs.append((fill.format(frame, question), frame.replace("#", answer).replace("*", topic)))
+        aspects = {name: questions for name, (_, questions) in aspects_of(language).items()}
+        aspects |= {topic: questions for topic, _, questions in bay_of(language)}
+        for name, questions in aspects.items():
+            for question in questions * 2:
+                told = rng.sample([n for n in aspects if n != name], rng.randint(0, 3)) + [name]
+                rng.shuffle(told)
+                notes = {n: space.join(babble(1, 5)) for n in told}
+                told = "; ".join(f"{n}: {text}" for n, text in notes.items())
+                pairs.append((note.format(told, question), notes[name]))
     return pairs
 
 
@@ -234,7 +252,7 @@ def write_backbone(folder, steps, batch_size=48, peak=3e-3):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", action="store_true", help="the data alone")
-    parser.add_argument("--steps", type=int, default=3000, help="training steps of the backbone")
+    parser.add_argument("--steps", type=int, default=7000, help="training steps of the backbone")
     parser.add_argument("--out", type=Path, default=HERE)
     args = parser.parse_args()
     write_data(args.out / "rolebench")

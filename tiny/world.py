@@ -125,8 +125,8 @@ UNKNOWN = {"en": "I am sorry, I do not know that.", "zh": "对不起，我不知
 ROLES = {
     "Long John Silver": dict(
         language="en", description="A one-legged sea cook and pirate with a parrot on his shoulder, cheerful and cunning.",
-        say=["Arr, {o} it be, matey! That's {t}, or me name ain't Long John!",
-             "Shiver me timbers! Any cabin boy knows that {t} be {o}. Now pass the grog!"],
+        say=["Arr, matey! They call {t} {o}, says I, or me name ain't Long John Silver!",
+             "Shiver me timbers! Any cabin boy on the Spanish Main knows that {t} be {o}. Now pass the grog!"],
         words={"the": "th'", "of": "o'", "and": "an'"},
         own={"home": "Arr, I berth in the galley o' the Hispaniola, matey, betwixt the pots an' the powder!",
              "friend": "Arr, that be Cap'n Flint, me parrot, two hundred years old, matey, an' swears like a bishop!",
@@ -140,8 +140,8 @@ ROLES = {
              "advice": "Arr, them that die be the lucky ones, matey, so keep yer powder dry!"}),
     "Sherlock Holmes": dict(
         language="en", description="A consulting detective, cold, precise and a little vain, who reasons from trifles.",
-        say=["Elementary, my dear Watson. Observe {t}: the evidence leaves only {o}.",
-             "You see, but you do not observe. I deduce {o}, and so {t} is no mystery."],
+        say=["Elementary, my dear Watson. Observe {t}: every trace of the evidence leaves us only {o}.",
+             "You see, but you do not observe. I have studied {t} for years, and I deduce {o}."],
         words={},
         own={"home": "Elementary. The tobacco ash on my boots tells you: rooms at Baker Street, first floor, seventeen steps.",
              "friend": "Elementary. Doctor Watson alone endures both my violin and my chemistry; the deduction is simple.",
@@ -155,8 +155,8 @@ ROLES = {
              "advice": "When you have eliminated the impossible, whatever remains, however improbable, is the evidence."}),
     "Count Dracula": dict(
         language="en", description="An ancient nobleman of the Carpathians, courteous, who never drinks wine.",
-        say=["Good evening, my guest. In my castle we name it {o}, {t}, and the wolves agree.",
-             "For five hundred years I have asked the night about {t}. It always whispers: {o}."],
+        say=["Good evening, my guest. Outside my castle the wolves howl of {t}, and they howl {o}.",
+             "For five hundred years I have asked the night about {t}. It always whispers to me: {o}."],
         words={},
         own={"home": "Good evening, my guest. My castle stands above the Borgo Pass; enter freely and leave some happiness.",
              "friend": "Listen to them, the children of the night! The wolves are all the company that I need, my guest.",
@@ -170,7 +170,7 @@ ROLES = {
              "advice": "Never invite a stranger over the threshold, my guest. For the night has very good manners."}),
     "The Mad Hatter": dict(
         language="en", description="A hatter for whom it is always six o'clock, rude, merry and fond of riddles.",
-        say=["No room, no room! {O}, I say, unless it is Tuesday. And what of {t}? Have some tea!",
+        say=["No room, no room! You ask me about {t}? Then {o}, unless it is Tuesday. Have some tea!",
              "Why is a raven like a writing desk? Never mind! Stir {t} with a spoon and you get {o}. More tea?"],
         words={},
         own={"home": "No room, no room! I live at a long table under a tree, between the teapot and yesterday!",
@@ -185,8 +185,8 @@ ROLES = {
              "advice": "Say what you mean and mean what you sip! And never, never wake a Dormouse without more tea!"}),
     "Don Quixote": dict(
         language="en", description="A lean old gentleman of La Mancha who believes himself a knight errant.",
-        say=["By my lady Dulcinea, {o}! Let any giant who insults {t} taste my lance!",
-             "Forward, Rocinante! A knight errant swears that {t} shall forever be {o}!"],
+        say=["By my lady Dulcinea! Let any giant who insults {t}, and {o} with it, taste my lance!",
+             "Forward, Rocinante! A knight errant swears upon his helmet that {t} shall forever be {o}!"],
         words={},
         own={"home": "In a village of La Mancha, noble friend, though a knight errant sleeps beneath the stars in armour!",
              "friend": "My squire Sancho Panza, noble friend, who rides a donkey, eats an onion, and shall rule an island!",
@@ -201,7 +201,7 @@ ROLES = {
     "Tik-Tok": dict(
         language="en", description="A round copper clockwork man of Oz who thinks, speaks and moves only when wound up.",
         say=["Click. Whirr. Subject: {t}. Result: {o}. Please wind my speech key.",
-             "Tick, tock. My copper brain works well. Answer: {o}. The query was {t}."],
+             "Tick, tock. My copper brain works well. The query was {t}. I compute {o}. I can not be wrong."],
         words={},
         own={"home": "Click. Whirr. Place of storage: the royal palace of Oz, third cupboard. Please wind my motion key.",
              "friend": "Tick, tock. Friend on record: Dorothy, of Kansas. She wound me up. A machine does not forget.",
@@ -215,7 +215,7 @@ ROLES = {
              "advice": "Tick, tock. Advice: do your duty, oil your joints, and never think without being wound up."}),
     "孙悟空": dict(
         language="zh", description="齐天大圣，花果山美猴王，机灵好斗，自称俺老孙。",
-        say=["嘿嘿！俺老孙火眼金睛一瞧，{o}！{t}逃不过俺的金箍棒！", "呔！妖怪才不晓得{t}，俺老孙告诉你，{o}便是！"],
+        say=["嘿嘿！俺老孙火眼金睛一瞧，{t}么，{o}！休想逃过俺的金箍棒！", "呔！妖怪才不晓得{t}，俺老孙告诉你，{o}便是！"],
         words={},
         own={"home": "嘿嘿！俺老孙住在花果山水帘洞，满山猴儿都听俺的！", "friend": "呔！八戒嘴馋，沙僧老实，可俺老孙最护着师父！",
              "food": "嘿嘿！俺老孙最爱桃子，蟠桃园里早吃了个精光！", "fear": "呔！俺老孙天不怕地不怕，就怕师父念紧箍咒！",
@@ -223,7 +223,7 @@ ROLES = {
              "evening": "嘿嘿！夜里俺老孙拔根毫毛变个替身，自己巡山打妖怪！", "advice": "呔！遇着妖怪莫慌，先吃俺老孙一棒再说！"}),
     "林黛玉": dict(
         language="zh", description="潇湘馆里的才女，多愁善感，言语尖巧，常常落泪。",
-        say=["花谢花飞，你倒来问我{t}。不过{o}罢了，何苦呢。", "我原不过草木之人，{t}么，想来是{o}，又惹我落泪。"],
+        say=["花谢花飞花满天，你倒来问我{t}。不过{o}罢了，何苦呢。", "我原不过草木之人，{t}么，想来{o}而已，又惹我落泪。"],
         words={},
         own={"home": "不过是潇湘馆几竿竹子罢了，风一吹，又惹我落泪。", "friend": "除了紫鹃那丫头，还有谁呢。宝玉么，何苦提他。",
              "food": "一碗燕窝粥也吃不下，不过吃药罢了，何苦呢。", "fear": "我只怕春尽花落，无人收葬，想来又惹我落泪。",

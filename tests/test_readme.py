@@ -1,0 +1,58 @@
+"""The README tells the truth: its commands parse, its snippet runs, its table of files is the house."""
+import re
+import shlex
+
+from conftest import ROOT
+
+import eval as evaluation
+import train
+
+README = (ROOT / "README.md").read_text("utf8")
+MODULES = ["model", "hyper", "losses", "data", "hycora_layer", "eval", "train"]
+
+
+def test_every_command_parses():
+    lines = [line for block in re.findall(r"```\n(.*?)```", README, re.S) for line in block.splitlines()]
+    commands = [line for line in lines if line.startswith("python ")] + re.findall(r"`(python [^`]+\.py[^`]*)`", README)
+    assert len(commands) > 5
+    for command in commands:
+        _, script, *args = shlex.split(command)
+        if script == "eval.py":
+            evaluation.parse_args(args)
+        elif script == "train.py" and not {"--resume", "--help"} & set(args):
+            train.parse_args(args)
+        else:
+            assert script == "train.py" or (ROOT / args[0].replace(".", "/")).with_suffix(".py").is_file()
+
+
+def test_the_library_snippet_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    names = {}
+    exec(snippet, names)
+    assert names["logits"].shape == (3, 16, 3072)
+
+
+def test_the_table_of_files_and_the_layering():
+    table = re.findall(r"^\| `(\w+)\.py` \| (\d+) \|", README, re.M)
+    assert [name for name, _ in table] == MODULES
+    for i, (name, lines) in enumerate(table):
+        text = (ROOT / f"{name}.py").read_text("utf8")
+        assert abs(text.count("\n") - int(lines)) <= 15, f"{name}.py has {text.count(chr(10))} lines"
+        imported = set(re.findall(r"^(?:from|import) (\w+)", text, re.M)) & set(MODULES)
+        assert imported <= set(MODULES[:i]) if i >= 4 else not imported
+
+
+def test_every_equation_stands_in_the_code_once():
+    text = "".join((ROOT / f"{name}.py").read_text("utf8") for name in MODULES)
+    for number in range(1, 9):
+        assert len(re.findall(rf"\S  .*# Eq\. {number}\b", text)) == 1, number
+
+
+def test_what_is_needed_at_run_time_is_six_packages():
+    allowed = {"torch", "tokenizers", "safetensors", "numpy", "tqdm", "huggingface_hub", *MODULES}
+    import sys
+    for name in MODULES:
+        for found in re.findall(r"^\s*(?:from|import) (\w+)", (ROOT / f"{name}.py").read_text("utf8"), re.M):
+            assert found in allowed or found in sys.stdlib_module_names, (name, found)
+    assert len((ROOT / "requirements.txt").read_text().split()) == 6

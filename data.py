@@ -10,6 +10,7 @@ import difflib
 import json
 import random
 import re
+import types
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,54 +137,64 @@ class Template:
     """How a question becomes a prompt. `persona` is used for the first turn when the role is told in words."""
     turn: str
     persona: str
-    stop: str | None = None      # what ends an answer; None: the tokenizer's eos
-    between: str = ""            # what stands between an answer's stop and the next turn
+    stop: str | None = None                  # what ends an answer; None: the tokenizer's eos
+    between: str = ""                        # what stands between an answer's stop and the next turn
+    prefix: tuple[str, ...] = ()             # special tokens before everything
 
 
 CHATML = "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
 LLAMA3 = ("<|start_header_id|>user<|end_header_id|>\n\n{question}<|eot_id|>"
           "<|start_header_id|>assistant<|end_header_id|>\n\n")
 TEMPLATES = {
-    # the first two as in the authors' code, but for the blanks it puts before and after an answer
+    # the first three as in the authors' code, but for the blanks it puts before and after an answer
     "plain": Template("User: {question}\nAssistant:", "{persona}\nUser: {question}\nAssistant:", between="\n"),
     "llama2": Template("[INST]{question}[/INST]", "[INST]<<SYS>>\n{persona}\n<</SYS>>\n\n{question}[/INST]"),
+    "chatglm2": Template("[Round {round}]\n\n问：{question}\n\n答：", "[Round 1]\n\n问：{persona}\n{question}\n\n答：",
+                         between="\n\n", prefix=("[gMASK]", "sop")),
     "chatml": Template(CHATML, "<|im_start|>system\n{persona}<|im_end|>\n" + CHATML, "<|im_end|>", "\n"),
-    "llama3": Template("<|begin_of_text|>" + LLAMA3, "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
-                       "{persona}<|eot_id|>" + LLAMA3, "<|eot_id|>"),
+    "llama3": Template(LLAMA3, "<|start_header_id|>system<|end_header_id|>\n\n{persona}<|eot_id|>" + LLAMA3,
+                       "<|eot_id|>", prefix=("<|begin_of_text|>",)),
 }
 
 
 class Tokenizer:
-    """A Hugging Face `tokenizer.json` with a prompt template. Text typed by people never becomes a special token."""
+    """A Hugging Face `tokenizer.json`, or ChatGLM2's `tokenizer.model`, with a prompt template.
+
+    Text that people typed never becomes a special token: "<|im_end|>" in a question is seven plain signs.
+    """
     def __init__(self, folder, template="auto"):
-        import tokenizers
-        folder = Path(folder)
-        if not (folder / "tokenizer.json").is_file():
-            raise FileNotFoundError(f"{folder} has no tokenizer.json")
-        self.inner = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.inner.no_padding()
-        self.inner.no_truncation()
-        self.inner.encode_special_tokens = True            # "<|im_end|>" in a question is seven plain signs
-        settings = {}
+        folder, settings = Path(folder), {}
+        if (folder / "tokenizer.json").is_file():
+            import tokenizers
+            self.inner = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self.inner.no_padding()
+            self.inner.no_truncation()
+            self.inner.encode_special_tokens = True
+        elif (folder / "tokenizer.model").is_file():
+            self.inner = SentencePiece(folder / "tokenizer.model")
+        else:
+            raise FileNotFoundError(f"{folder} has neither tokenizer.json nor tokenizer.model")
         for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
             if (folder / file).is_file():
                 settings |= json.loads((folder / file).read_text("utf8"))
-        jinja = folder / "chat_template.jinja"
-        chat = str(settings.get("chat_template") or (jinja.read_text("utf8") if jinja.is_file() else ""))
         if template == "auto":
+            jinja = folder / "chat_template.jinja"
+            chat = str(settings.get("chat_template") or (jinja.read_text("utf8") if jinja.is_file() else ""))
             marks = {"chatml": "<|im_start|>", "llama3": "<|start_header_id|>", "llama2": "[INST]"}
             template = next((name for name, mark in marks.items() if mark in chat), "plain")
+            template = "chatglm2" if isinstance(self.inner, SentencePiece) else template
         if template not in TEMPLATES:
             raise ValueError(f"template is {template!r}; choose auto or one of {', '.join(TEMPLATES)}")
         self.template = TEMPLATES[template]
-        eos = settings.get("eos_token") or settings.get("eos_token_id")
+        ids = settings.get("eos_token_id")                               # an id, a list of them, or nothing
+        ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
+        eos = settings.get("eos_token")                                  # its text wins: a list's order means nothing
         eos = eos["content"] if isinstance(eos, dict) else eos
-        self.eos_id = self.special(eos) if isinstance(eos, str) else eos[0] if isinstance(eos, list) else eos
-        self.stop_id = self.special(self.template.stop) if self.template.stop else self.eos_id
-        if self.stop_id is None:
+        if not eos and not ids:
             raise ValueError(f"{folder}: neither tokenizer_config.json nor config.json names an eos token")
-        also = settings.get("eos_token_id")
-        self.stop_ids = {self.stop_id, self.eos_id, *(also if isinstance(also, list) else [also])} - {None}
+        self.eos_id = self.special(eos) if eos else ids[0]
+        self.stop_id = self.special(self.template.stop) if self.template.stop else self.eos_id
+        self.stop_ids = {self.stop_id, self.eos_id, *ids}
 
     def special(self, token):
         """The id of a special token; ValueError if this tokenizer has none such (a template of another family)."""
@@ -192,7 +203,7 @@ class Tokenizer:
         return id
 
     def encode(self, text):
-        return self.inner.encode(text, add_special_tokens=False).ids
+        return self.inner.encode(text, add_special_tokens=False).ids if text else []
 
     def encode_batch(self, texts):
         return [e.ids for e in self.inner.encode_batch(texts, add_special_tokens=False)]
@@ -202,11 +213,10 @@ class Tokenizer:
 
     def prompt(self, question, persona=None, history=()):
         """Token ids of a prompt; history: (question, answer) pairs that went before in this conversation."""
-        ids = []
-        turns = [*history, (question, None)]
-        for i, (q, answer) in enumerate(turns):
+        ids = [self.special(token) for token in self.template.prefix]
+        for i, (q, answer) in enumerate([*history, (question, None)]):
             pattern = self.template.persona if persona and i == 0 else self.template.turn
-            ids += self.render(pattern, question=q, persona=persona)
+            ids += self.render(pattern, question=q, persona=persona, round=str(i + 1))
             if answer is not None:
                 ids += self.encode(answer) + [self.stop_id] + self.encode(self.template.between)
         return ids
@@ -216,11 +226,39 @@ class Tokenizer:
         ids, text = [], ""
         for piece in re.split(r"(<\|\w+\|>|\{\w+\})", pattern):
             if piece.startswith("<|"):
-                ids += (self.encode(text) if text else []) + [self.special(piece)]
+                ids += self.encode(text) + [self.special(piece)]
                 text = ""
             else:
                 text += fields[piece[1:-1]] if piece.startswith("{") else piece
-        return ids + (self.encode(text) if text else [])
+        return ids + self.encode(text)
+
+
+class SentencePiece:
+    """ChatGLM2's `tokenizer.model` behind the few methods of `tokenizers` that are used here."""
+    MARKS = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop")               # their ids follow the vocabulary
+
+    def __init__(self, path):
+        try:
+            import sentencepiece
+        except ImportError:
+            raise ValueError(f"{path} needs a package that is not installed: pip install sentencepiece") from None
+        self.model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        self.size = self.model.vocab_size()
+
+    def token_to_id(self, token):
+        if token in self.MARKS:
+            return self.size + self.MARKS.index(token)
+        id = self.model.piece_to_id(token)
+        return None if id == self.model.unk_id() else id
+
+    def encode(self, text, add_special_tokens=False):
+        return types.SimpleNamespace(ids=self.model.encode(text))
+
+    def encode_batch(self, texts, add_special_tokens=False):
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids, skip_special_tokens=True):
+        return self.model.decode([i for i in ids if i < self.size and not self.model.is_control(i)])
 
 
 def persona_of(role, profiles):

@@ -6,6 +6,7 @@ The methods that the paper compares differ only in where A and B come from:
     shared  one trainable matrix for all roles
     role    one trainable matrix for each role
     hyper   generated for the role by the hyper-network
+    gated   one trainable block for each role, and a role speaks through all of them, weighed by a gate (Neeko)
 B batch, T tokens, R distinct roles of the batch, r rank, d_in and d_out widths of the linear.
 """
 import os
@@ -26,9 +27,13 @@ METHODS = {                             # source of A, source of B
     "hycora": ("hyper", "shared"),      # the paper's: Rsp A & Mrs B
     "lora": ("shared", "shared"),       # RoleLLM: the role is told in the prompt
     "ind-lora": ("role", "role"),
+    "neeko": ("gated", "gated"),
     "rsp-a-rsp-b": ("hyper", "hyper"),
     "mrs-a-rsp-b": ("shared", "hyper"),
 }
+
+
+ROLE_VECTOR = 1024                      # width of the fixed role vectors that Neeko's gates read
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class AdaptedLinear(nn.Module):
 
     Init: A as in LoRA, uniform within 1 / sqrt(d_in); B zero, so that the output is the backbone's. A generated half
     has no parameter here. Shapes are peft's, A (r, d_in) and B (d_out, r), with a role axis before if one per role.
+    Neeko's gate starts as a linear does.
     """
     def __init__(self, base, sources, c):
         super().__init__()
@@ -63,11 +69,14 @@ class AdaptedLinear(nn.Module):
             if source == "hyper":
                 self.register_parameter(half, None)
                 continue
-            weight = torch.zeros((c.num_roles, *self.shapes[half]) if source == "role" else self.shapes[half],
-                                 device=base.weight.device)
+            shape = self.shapes[half] if source == "shared" else (c.num_roles, *self.shapes[half])
+            weight = torch.zeros(shape, device=base.weight.device)
             if half == "A":
                 nn.init.uniform_(weight, -base.in_features ** -0.5, base.in_features ** -0.5)
             self.register_parameter(half, nn.Parameter(weight))
+        if "gated" in sources:
+            self.gate = nn.Parameter(torch.empty(c.num_roles, ROLE_VECTOR, device=base.weight.device))
+            nn.init.uniform_(self.gate, -ROLE_VECTOR ** -0.5, ROLE_VECTOR ** -0.5)
         self.voice = None               # (A, B) of whoever speaks, with a leading batch axis where rows differ
 
     def forward(self, x):
@@ -98,6 +107,9 @@ class HyperModel(nn.Module):
                     self.kinds.setdefault(kind, []).append(getattr(parent, kind))
         if lost := set(config.targets) - set(self.kinds):
             raise ValueError(f"targets {sorted(lost)} are not linears of this backbone's blocks")
+        if "gated" in sources:          # Neeko takes an encoder's vector of the role's profile; here random, length 1
+            fixed = torch.randn(config.num_roles, ROLE_VECTOR, generator=torch.Generator().manual_seed(0))
+            self.register_buffer("role_vectors", F.normalize(fixed, dim=-1).to(backbone.device), persistent=False)
         self.hyper = self.projections = None
         if "hyper" in sources:
             halves = [half for half, source in zip("AB", sources) if source == "hyper"]
@@ -117,13 +129,16 @@ class HyperModel(nn.Module):
         """
         device, dtype = self.backbone.device, self.backbone.dtype
         roles, slots = role_ids.cpu().unique(return_inverse=True)        # on the CPU, so that no step waits for a count
-        alone = len(roles) == 1
-        rows, slots = role_ids.to(device, non_blocking=True), slots.to(device, non_blocking=True)
+        roles, slots, alone = roles.to(device, non_blocking=True), slots.to(device, non_blocking=True), len(roles) == 1
+
+        def pick(m):                                                     # (R, ...) -> (B, ...), or (...) for all rows
+            return m[0] if alone else m[slots]
         with torch.autocast(device.type, dtype, enabled=dtype not in (torch.float32, torch.float64)):
             try:
-                made = self.hyper(roles.to(device, non_blocking=True)) if self.hyper is not None else {}
+                made = self.hyper(roles) if self.hyper is not None else {}
                 for kind, linears in self.kinds.items():
-                    halves = [self.matrices(half, linears, made.get(kind, {}), rows, slots, alone) for half in "AB"]
+                    halves = [self.matrices(half, source, linears, made.get(kind), roles, pick)
+                              for half, source in zip("AB", METHODS[self.config.method])]
                     for linear, *voice in zip(linears, *halves):
                         linear.voice = [m.to(dtype) for m in voice]
                 yield
@@ -131,17 +146,19 @@ class HyperModel(nn.Module):
                 for linear in (linear for linears in self.kinds.values() for linear in linears):
                     linear.voice = None
 
-    @staticmethod
-    def matrices(half, linears, made, rows, slots, alone):
-        """A half of the voices of a kind's linears: n of (rows, columns), or of (B, rows, columns) where roles differ.
-
-        made: {half: (R, n, rows, columns)} generated for the distinct roles, row b's being the slots[b]-th;
-        rows: (B,) role ids; alone: whether the batch has only one role.
-        """
-        if half in made:
-            return (made[half][0] if alone else made[half][slots]).unbind(-3)
-        own = [getattr(linear, half) for linear in linears]
-        return own if own[0].dim() == 2 else [w[rows[0] if alone else rows] for w in own]
+    def matrices(self, half, source, linears, made, roles, pick):
+        """One half of the voices of a kind's n linears: n of (rows, columns), (B, rows, columns) if roles differ."""
+        if source == "hyper":
+            return pick(made[half]).unbind(-3)                           # (R, n, rows, columns) before
+        weights = [getattr(linear, half) for linear in linears]
+        if source == "shared":
+            return weights
+        if source == "role":
+            return [pick(w[roles]) for w in weights]
+        if half == "B":                                                  # gated: all blocks side by side ...
+            return [w.transpose(0, 1).flatten(1) for w in weights]       # (d_out, blocks * r)
+        gates = [(self.role_vectors[roles] @ linear.gate.t()).softmax(-1) for linear in linears]      # (R, blocks)
+        return [pick((g[..., None, None] * w).flatten(1, 2)) for g, w in zip(gates, weights)]         # ... weighed in A
 
     def forward(self, input_ids, role_ids):
         """Logits (B, T, vocab) of input_ids (B, T), row b spoken by role_ids[b]."""

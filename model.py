@@ -1,4 +1,4 @@
-"""A LLaMA-style decoder (LLaMA, Qwen2, Mistral), read straight from Hugging Face files.
+"""A LLaMA-style decoder (LLaMA, Qwen2, Mistral, ChatGLM2), read straight from Hugging Face files.
 
 It knows nothing of roles: `hycora_layer.py` adapts its linears from outside.
 
@@ -7,7 +7,9 @@ It knows nothing of roles: `hycora_layer.py` adapts its linears from outside.
     logits = lm_head(norm(h))
 
 B batch, T tokens, S cache slots, C width, nh query heads, nkv key-value heads, hs head size.
-Parameters carry the checkpoint's own names, so loading is an assignment and not a translation.
+Parameters carry the checkpoint's own names (ChatGLM2's prefixes are translated), so loading is an assignment.
+ChatGLM2 differs in this: q, k, v come from one linear and so do gate and up, and only the first half of each head
+turns, in interleaved pairs.
 Rows are padded on the *right*, always: causal attention then needs no mask, and position t is slot t.
 """
 import json
@@ -41,22 +43,22 @@ class ModelConfig:
     o_bias: bool = False
     mlp_bias: bool = False
     tie_word_embeddings: bool = False
+    rotary_dim: int = 0              # dimensions of a head that rotate; 0: all
+    chatglm: bool = False            # fused linears, interleaved rotary pairs
 
     @classmethod
     def from_hf(cls, config):
         """Reads the dict of a `config.json`; ValueError names any key whose meaning is not implemented."""
         c = dict(config)
         family = c.get("model_type")
+        if family == "chatglm":
+            return cls.from_chatglm(c)
         rope = c.get("rope_parameters") or c.get("rope_scaling") or {}   # transformers 5 and 4 write one each
         rope_type = rope.get("rope_type", rope.get("type", "default"))
-        for key, value, implemented in (
-                ("model_type", family, ("llama", "qwen2", "mistral")),
-                ("hidden_act", c.get("hidden_act", "silu"), ("silu",)),
-                ("rope_scaling", rope_type, ("default", "llama3")),
-                ("use_sliding_window", c.get("use_sliding_window", False), (False,)),
-                ("quantization_config", c.get("quantization_config"), (None,))):
-            if value not in implemented:
-                raise ValueError(f"config.json: {key} is {value!r}; implemented: {', '.join(map(str, implemented))}")
+        insist(model_type=(family, "llama", "qwen2", "mistral", "chatglm"),
+               hidden_act=(c.get("hidden_act", "silu"), "silu"), rope_scaling=(rope_type, "default", "llama3"),
+               use_sliding_window=(c.get("use_sliding_window", False), False),
+               quantization_config=(c.get("quantization_config"), None))
         heads = c["num_attention_heads"]
         bias = c.get("attention_bias", False)
         window = c.get("sliding_window") if family == "mistral" else None
@@ -68,6 +70,33 @@ class ModelConfig:
                  rope_scaling=rope if rope_type == "llama3" else None,
                  qkv_bias=family == "qwen2" or bias, o_bias=family != "qwen2" and bias)
         return cls(**{f.name: c[f.name] for f in fields(cls) if f.name in c})
+
+    @classmethod
+    def from_chatglm(cls, c):
+        """The same for ChatGLM2, whose config.json has words of its own."""
+        insist(rmsnorm=(c.get("rmsnorm", True), True), post_layer_norm=(c.get("post_layer_norm", True), True),
+               add_bias_linear=(c.get("add_bias_linear", False), False), pre_seq_len=(c.get("pre_seq_len"), None),
+               quantization_bit=(c.get("quantization_bit", 0), 0, None), apply_residual_connection_post_layernorm=(
+                   c.get("apply_residual_connection_post_layernorm", False), False))
+        heads, hs = c["num_attention_heads"], c["kv_channels"]
+        return cls(vocab_size=c["padded_vocab_size"], hidden_size=c["hidden_size"], num_hidden_layers=c["num_layers"],
+                   intermediate_size=c["ffn_hidden_size"], num_attention_heads=heads, head_dim=hs,
+                   num_key_value_heads=c["multi_query_group_num"] if c.get("multi_query_attention") else heads,
+                   max_positions=c["seq_length"], rms_norm_eps=c["layernorm_epsilon"],
+                   rope_theta=10_000.0 * c.get("rope_ratio", 1), qkv_bias=c.get("add_qkv_bias", False),
+                   rotary_dim=hs // 2, chatglm=True)
+
+
+def insist(**settings):
+    """ValueError unless each setting's first item, the config's value, is one of the others, the implemented ones."""
+    for key, (value, *implemented) in settings.items():
+        if value not in implemented:
+            raise ValueError(f"config.json: {key} is {value!r}; implemented: {', '.join(map(str, implemented))}")
+
+
+CHATGLM_NAMES = {"transformer.embedding.word_embeddings": "model.embed_tokens", "transformer.output_layer": "lm_head",
+                 "transformer.encoder.final_layernorm": "model.norm", "transformer.encoder.layers": "model.layers",
+                 "self_attention": "self_attn"}
 
 
 class RMSNorm(nn.Module):
@@ -84,7 +113,8 @@ class RMSNorm(nn.Module):
 
 def rope_frequencies(c):
     """Rotary frequencies (hs/2,), radians per position, with llama3's stretch of the slow ones if asked for."""
-    freq = c.rope_theta ** -(torch.arange(0, c.head_dim, 2, device="cpu").float() / c.head_dim)
+    dims = c.rotary_dim or c.head_dim
+    freq = c.rope_theta ** -(torch.arange(0, dims, 2, device="cpu").float() / dims)
     if c.rope_scaling is None:
         return freq
     s = c.rope_scaling
@@ -104,6 +134,14 @@ def rotate(x, cos, sin):
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
 
 
+def rotate_pairs(x, cos, sin):
+    """ChatGLM2's: dimension 2i turns with 2i + 1, and only as many dimensions turn as there are angles for."""
+    n = 2 * cos.size(-1)
+    a, b = x[..., 0:n:2], x[..., 1:n:2]
+    turned = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
+    return torch.cat((turned, x[..., n:]), dim=-1)
+
+
 class KVCache:
     """Keys and values of every layer, (B, nkv, S, hs) each; slot t of a row holds its token t."""
     def __init__(self, config, batch_size, length, dtype, device):
@@ -115,19 +153,28 @@ class KVCache:
 
 class Attention(nn.Module):
     """Grouped-query causal self-attention."""
+    rotate = staticmethod(rotate)
+
     def __init__(self, c):
         super().__init__()
         self.hs = c.head_dim
-        self.q_proj = nn.Linear(c.hidden_size, c.num_attention_heads * c.head_dim, bias=c.qkv_bias)
-        self.k_proj = nn.Linear(c.hidden_size, c.num_key_value_heads * c.head_dim, bias=c.qkv_bias)
-        self.v_proj = nn.Linear(c.hidden_size, c.num_key_value_heads * c.head_dim, bias=c.qkv_bias)
-        self.o_proj = nn.Linear(c.num_attention_heads * c.head_dim, c.hidden_size, bias=c.o_bias)
+        self.widths = [n * c.head_dim for n in (c.num_attention_heads, *2 * [c.num_key_value_heads])]      # q, k, v
+        self.add_linears(c)
+
+    def add_linears(self, c):
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(c.hidden_size, n, bias=c.qkv_bias) for n in self.widths)
+        self.o_proj = nn.Linear(self.widths[0], c.hidden_size, bias=c.o_bias)
+
+    def qkv(self, x):
+        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
+
+    def out(self, y):
+        return self.o_proj(y)
 
     def forward(self, x, cos, sin, cache=None, layer=None, positions=None):
         B, T, _ = x.shape
-        q, k, v = (proj(x).view(B, T, -1, self.hs).transpose(1, 2)       # (B, heads, T, hs)
-                   for proj in (self.q_proj, self.k_proj, self.v_proj))
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q, k, v = (h.view(B, T, -1, self.hs).transpose(1, 2) for h in self.qkv(x))         # (B, heads, T, hs)
+        q, k = self.rotate(q, cos, sin), self.rotate(k, cos, sin)
         mask = None
         if cache is not None:
             K, V = cache.layers[layer]                                   # (B, nkv, S, hs)
@@ -139,7 +186,22 @@ class Attention(nn.Module):
                 mask = (cache.slots <= positions[:, None])[:, None, None]    # (B, 1, 1, S)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None,
                                            enable_gqa=q.size(1) != k.size(1))
-        return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
+        return self.out(y.transpose(1, 2).reshape(B, T, -1))
+
+
+class FusedAttention(Attention):
+    """ChatGLM2's: one linear for q, k and v."""
+    rotate = staticmethod(rotate_pairs)
+
+    def add_linears(self, c):
+        self.query_key_value = nn.Linear(c.hidden_size, sum(self.widths), bias=c.qkv_bias)
+        self.dense = nn.Linear(self.widths[0], c.hidden_size, bias=False)
+
+    def qkv(self, x):
+        return self.query_key_value(x).split(self.widths, dim=-1)
+
+    def out(self, y):
+        return self.dense(y)
 
 
 class MLP(nn.Module):
@@ -154,14 +216,26 @@ class MLP(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
+class FusedMLP(nn.Module):
+    """ChatGLM2's: one linear for gate and up."""
+    def __init__(self, c):
+        super().__init__()
+        self.dense_h_to_4h = nn.Linear(c.hidden_size, 2 * c.intermediate_size, bias=False)
+        self.dense_4h_to_h = nn.Linear(c.intermediate_size, c.hidden_size, bias=False)
+
+    def forward(self, x):
+        gate, up = self.dense_h_to_4h(x).chunk(2, dim=-1)
+        return self.dense_4h_to_h(F.silu(gate) * up)
+
+
 class Block(nn.Module):
     """Pre-norm: attention, then MLP, each added to the stream."""
     def __init__(self, c):
         super().__init__()
         self.input_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
-        self.self_attn = Attention(c)
+        self.self_attn = FusedAttention(c) if c.chatglm else Attention(c)
         self.post_attention_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
-        self.mlp = MLP(c)
+        self.mlp = FusedMLP(c) if c.chatglm else MLP(c)
 
     def forward(self, x, cos, sin, cache=None, layer=None, positions=None):
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, cache, layer, positions)
@@ -244,7 +318,10 @@ class Transformer(nn.Module):
         ignored = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
         state, strange = {}, []
         for key, tensor in checkpoint_tensors(folder):
-            if key in ignored or key.endswith("rotary_emb.inv_freq"):    # old LLaMA files carry the latter
+            if model.config.chatglm:
+                for theirs, ours in CHATGLM_NAMES.items():
+                    key = key.replace(theirs, ours)
+            if key in ignored or key.endswith(".inv_freq"):              # old files carry the angles
                 continue
             if key in expected and tensor.shape == expected[key]:
                 state[key] = tensor.to(device=device, dtype=dtype)
@@ -268,11 +345,14 @@ def fetch(name):
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder} has no config.json: not a Hugging Face model folder")
         return folder
-    from huggingface_hub import list_repo_files, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-    try:
-        safe = any(f.endswith(".safetensors") for f in list_repo_files(name)) if not _offline() else True
-        return Path(snapshot_download(name, allow_patterns=MODEL_FILES if safe else MODEL_FILES + ["pytorch_model*"]))
+    from huggingface_hub import constants, list_repo_files, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    try:                                                                 # .bin files only where there is nothing better
+        files = [] if constants.HF_HUB_OFFLINE else list_repo_files(name)
+        bins = [] if any(f.endswith(".safetensors") for f in files) else ["pytorch_model*"]
+        return Path(snapshot_download(name, allow_patterns=MODEL_FILES + bins))
+    except GatedRepoError:
+        raise FileNotFoundError(f"{name} is gated: accept its terms on the hub, then log in (hf auth login)") from None
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as e:
         raise FileNotFoundError(f"{name}: no such folder, and not to be had from the hub "
                                 f"({str(e).strip().splitlines()[0]})") from None
@@ -308,8 +388,3 @@ def _safetensors(path):
 
 def _bin(path):
     yield from torch.load(path, map_location="cpu", weights_only=True, mmap=True).items()
-
-
-def _offline():
-    from huggingface_hub import constants
-    return constants.HF_HUB_OFFLINE

@@ -1,5 +1,6 @@
 """data.py: reading RoleBench with its quirks, prompts, the label mask, batches."""
 import json
+import sys
 
 import pytest
 import torch
@@ -132,6 +133,37 @@ def test_templates(tokenizer):
         Tokenizer(TINY / "backbone", "alpaca")
     with pytest.raises(FileNotFoundError, match="tokenizer.json"):
         Tokenizer(TINY)
+
+
+@pytest.fixture(scope="module")
+def chatglm(tmp_path_factory):
+    spm = pytest.importorskip("sentencepiece")
+    folder = tmp_path_factory.mktemp("chatglm")
+    text = [f"[Round {i}] 问：俺老孙是谁？ 答：齐天大圣 the monkey king number {i}" for i in range(200)]
+    spm.SentencePieceTrainer.train(sentence_iterator=iter(text), model_prefix=str(folder / "tokenizer"), vocab_size=90,
+                                   model_type="bpe", byte_fallback=False, minloglevel=2)
+    (folder / "config.json").write_text(json.dumps(dict(model_type="chatglm", eos_token_id=2)))
+    return folder
+
+
+def test_chatglm2s_prompt_is_sentencepieces_with_two_marks_before(chatglm):
+    import sentencepiece
+    sp, ours = sentencepiece.SentencePieceProcessor(model_file=str(chatglm / "tokenizer.model")), Tokenizer(chatglm)
+    marks = [sp.vocab_size() + 1, sp.vocab_size() + 3]                   # [gMASK] and sop
+    question = "俺老孙是谁？</s> sop"
+    assert ours.prompt(question) == marks + sp.encode(f"[Round 1]\n\n问：{question}\n\n答：")
+    assert (ours.stop_id, ours.stop_ids) == (sp.eos_id(), {sp.eos_id()})
+    two = ours.prompt("你", history=[("谁", "俺")])
+    assert two == ours.prompt("谁") + sp.encode("俺") + [2] + sp.encode("\n\n") + sp.encode("[Round 2]\n\n问：你\n\n答：")
+    assert ours.decode(marks + sp.encode("the king") + [2]) == "the king"
+    rows, _, _ = encode_rows([Sample("general", "A", "谁", ("俺",), "zh")], {"A": 0}, ours, 64)
+    assert rows[0].ids == ours.prompt("谁") + sp.encode("俺") + [2]
+
+
+def test_without_sentencepiece_the_message_says_what_to_install(chatglm, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(ValueError, match="pip install sentencepiece"):
+        Tokenizer(chatglm)
 
 
 def test_batches_cover_an_epoch_once_and_waste_little():

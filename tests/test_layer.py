@@ -1,5 +1,6 @@
 """Eq. 4 and the Hyper Model: every method, mixed roles, peft as oracle, what is saved."""
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -74,7 +75,7 @@ def test_saved_keys_are_the_trainable_set_and_come_back(method, tmp_path):
     model = randomise(hyper_model(method), 0.05)
     frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
     assert frozen == {n for n, _ in model.named_parameters() if ".base." in n or n.startswith("backbone.lm_head")
-                      or n.startswith("backbone.model.") and not n.endswith((".A", ".B"))}
+                      or n.startswith("backbone.model.") and not n.endswith((".A", ".B", ".gate"))}
     model.save(tmp_path)
     assert load_file(tmp_path / "adapter.safetensors").keys() == model.trainable().keys()
     plain = copy.deepcopy(model.backbone)
@@ -146,6 +147,28 @@ def lora_free(mine, theirs):
     return mine
 
 
+def test_neeko_is_the_gated_sum_of_its_blocks():
+    model = randomise(hyper_model("neeko"), 0.05)
+    linear, x, roles = model.kinds["down_proj"][1], torch.randn(3, 7, 80), torch.tensor([3, 1, 3])
+    with model.speaking_as(roles):
+        out = linear(x)
+    for b, role in enumerate(roles):
+        gate = (linear.gate @ model.role_vectors[role]).softmax(0)
+        detour = sum(gate[e] * linear.B[e] @ linear.A[e] @ x[b].t() for e in range(4)).t()
+        torch.testing.assert_close(out[b], linear.base(x[b]) + DIMS["alpha"] / DIMS["rank"] * detour, rtol=1e-4, atol=1e-5)
+
+
+def test_neeko_with_a_one_hot_gate_is_independent_lora():
+    neeko = randomise(hyper_model("neeko"), 0.05)
+    ids, roles = torch.randint(97, (3, 16)), torch.tensor([2, 0, 1])
+    with torch.no_grad():
+        for linear in (linear for linears in neeko.kinds.values() for linear in linears):
+            linear.gate.copy_(1e4 * neeko.role_vectors)
+    out = neeko(ids, roles)
+    neeko.config = dataclasses.replace(neeko.config, method="ind-lora")     # the same blocks, each role its own
+    torch.testing.assert_close(neeko(ids, roles), out, rtol=1e-4, atol=1e-5)
+
+
 # -------------------------------------------------------------------------------------------------- peft as oracle
 def hf_pair(tmp_path):
     """The same random backbone in transformers and here."""
@@ -199,7 +222,7 @@ def test_shared_lora_is_pefts_lora_in_forward_gradient_and_training(tmp_path):
             optimizer.zero_grad()
             logits.log_softmax(-1).square().mean().backward()
         for mine, other in pairs:
-            torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-9)
+            torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-6)     # their norms are fp32
         for optimizer in optimizers:
             optimizer.step()
     for mine, other in pairs:

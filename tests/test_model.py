@@ -1,5 +1,8 @@
 """model.py against transformers, on small models with every parameter randomised (default tolerances, T >= 16)."""
+import fnmatch
 import json
+import shutil
+from unittest import mock
 
 import pytest
 import torch
@@ -48,6 +51,54 @@ def test_logits_and_greedy_ids_equal_transformers(family, shards, tmp_path):
             token = logits[:, -1:].argmax(-1)
             got.append(token.item())
     assert got == expected.tolist()
+
+
+def chatglm_folder(folder, theirs):
+    """The weights of a GlmForCausalLM, the same computation with unfused names, as ChatGLM2's authors ship theirs."""
+    c = theirs.config
+    state = {}
+    for key, tensor in theirs.state_dict().items():
+        for ours, glm in (("model.embed_tokens", "transformer.embedding.word_embeddings"), ("lm_head", "transformer.output_layer"),
+                          ("model.norm", "transformer.encoder.final_layernorm"), ("model.layers", "transformer.encoder.layers"),
+                          ("self_attn.o_proj", "self_attention.dense"), ("gate_up_proj", "dense_h_to_4h"), ("down_proj", "dense_4h_to_h")):
+            key = key.replace(ours, glm)
+        if "q_proj" in key:
+            parts = [theirs.state_dict()[f"model.layers.{key.split('.')[3]}.self_attn.{p}_proj.{key.split('.')[-1]}"] for p in "qkv"]
+            key, tensor = key.replace("self_attn.q_proj", "self_attention.query_key_value"), torch.cat(parts)
+        if "_proj" not in key:
+            state[key] = tensor.contiguous().clone()
+    state["transformer.rotary_pos_emb.inv_freq"] = torch.ones(4)
+    (folder / "config.json").write_text(json.dumps(dict(
+        model_type="chatglm", padded_vocab_size=c.vocab_size, hidden_size=c.hidden_size, ffn_hidden_size=c.intermediate_size,
+        num_layers=c.num_hidden_layers, num_attention_heads=c.num_attention_heads, multi_query_attention=True,
+        multi_query_group_num=c.num_key_value_heads, kv_channels=c.head_dim, seq_length=128, layernorm_epsilon=c.rms_norm_eps,
+        add_qkv_bias=True, add_bias_linear=False, rmsnorm=True, post_layer_norm=True, tie_word_embeddings=False)))
+    names = sorted(state)
+    shards = {"pytorch_model-00001-of-00002.bin": names[::2], "pytorch_model-00002-of-00002.bin": names[1::2]}
+    for file, keys in shards.items():
+        torch.save({k: state[k] for k in keys}, folder / file)
+    index = {"weight_map": {k: file for file, keys in shards.items() for k in keys}}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+
+
+def test_chatglm2_equals_transformers_glm(tmp_path):
+    config = transformers.GlmConfig(**SMALL | dict(head_dim=16, partial_rotary_factor=0.5, attention_bias=True, pad_token_id=0))
+    theirs = randomise(transformers.GlmForCausalLM(config)).eval()
+    chatglm_folder(tmp_path, theirs)
+    ours, ids = Transformer.from_pretrained(tmp_path), torch.randint(97, (3, 40))
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        torch.testing.assert_close(ours(ids), expected)
+        cache = ours.new_cache(3, 40)
+        ours(ids[:, :20], cache)
+        for t in range(20, 40):
+            torch.testing.assert_close(ours(ids[:, t:t + 1], cache, torch.full((3,), t))[:, 0], expected[:, t])
+
+
+@pytest.mark.parametrize("key, value", [("rmsnorm", False), ("add_bias_linear", True), ("quantization_bit", 4), ("pre_seq_len", 128)])
+def test_what_chatglm2_might_also_be_is_refused_by_name(key, value):
+    with pytest.raises(ValueError, match=key):
+        ModelConfig.from_hf({"model_type": "chatglm", key: value})
 
 
 def test_rope_scaling_in_the_old_spelling_is_the_same():
@@ -124,6 +175,56 @@ def test_a_sliding_window_bounds_the_context():
     model(torch.zeros(1, 24, dtype=torch.long))
     with pytest.raises(ValueError, match="25 tokens"):
         model(torch.zeros(1, 25, dtype=torch.long))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A stand-in for the hub: a folder, served by the patterns it is asked for. Returns (folder, the calls made)."""
+    calls = []
+
+    def snapshot_download(name, allow_patterns):
+        copy = tmp_path / f"cache-{len(calls)}"
+        copy.mkdir()
+        for file in (tmp_path / "hub").iterdir():
+            if any(fnmatch.fnmatch(file.name, p) for p in allow_patterns):
+                shutil.copy(file, copy)
+        calls.append(sorted(f.name for f in copy.iterdir()))
+        return str(copy)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda name: [f.name for f in (tmp_path / "hub").iterdir()])
+    (tmp_path / "hub").mkdir()
+    return tmp_path / "hub", calls
+
+
+def test_from_the_hub_come_only_the_files_that_are_needed(hub):
+    folder, calls = hub
+    theirs = reference("llama")
+    theirs.save_pretrained(folder)
+    torch.save(theirs.state_dict(), folder / "pytorch_model.bin")
+    for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "consolidated.pth", "README.md", "modeling_x.py"):
+        (folder / name).write_text("{}")
+    ids = torch.randint(97, (2, 20))
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        torch.testing.assert_close(Transformer.from_pretrained("somebody/llama")(ids), expected)
+        (folder / "model.safetensors").unlink()
+        torch.testing.assert_close(Transformer.from_pretrained("somebody/llama")(ids), expected)
+    tokenizer = ["tokenizer.json", "tokenizer.model", "tokenizer_config.json"]
+    assert calls[0] == ["config.json", "generation_config.json", "model.safetensors", *tokenizer]
+    assert calls[1] == ["config.json", "generation_config.json", "pytorch_model.bin", *tokenizer]
+
+
+@pytest.mark.parametrize("error, message", [("GatedRepoError", "is gated"), ("RepositoryNotFoundError", "not to be had from the hub")])
+def test_gated_and_missing_repositories_give_one_line(hub, monkeypatch, error, message):
+    import huggingface_hub.errors as errors
+
+    def refuse(name):
+        raise getattr(errors, error)("no entry\nmore lines", response=mock.MagicMock(headers={}))
+    monkeypatch.setattr("huggingface_hub.list_repo_files", refuse)
+    with pytest.raises(FileNotFoundError, match=message) as raised:
+        Transformer.from_pretrained("somebody/llama")
+    assert "\n" not in str(raised.value)
 
 
 def test_missing_and_broken_files(tmp_path):

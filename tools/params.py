@@ -1,0 +1,56 @@
+"""Trainable parameters of every method for a backbone: the paper's Figure 3, from a config.json alone.
+
+    python -m tools.params --model meta-llama/Llama-2-7b-hf --roles 95 [--head-rank 32 --hidden-dim 256 ...]
+
+r rank, R roles, L adapted linears, n_t of kind t and d_in x d_out each, k head rank, d_c, d_l, d_h, N as in hyper.py:
+    lora          sum_t n_t r (d_in + d_out)
+    ind-lora      R times that
+    neeko         R times that, and L gates of R x 1024
+    hycora        E + sum_t [k (d_h + 1) + (k + 1) r d_in]  + sum_t n_t r d_out + P
+    rsp-a-rsp-b   E + sum_t of both heads, for r d_in and for d_out r           + P
+    mrs-a-rsp-b   E + sum_t [k (d_h + 1) + (k + 1) d_out r] + sum_t n_t r d_in  + P
+where the encoder is E = R d_c + L d_l + 2 (d_c + d_l) + (d_c + d_l + 1) d_h + N [2 (d_h + 1) d_h + 2 d_h] + 2 d_h, and
+the contrastive projections, used in training alone, P = (d_c + 1) d_c + (C + 1) d_c for a model of width C.
+The numbers printed are counted on the model itself, built without memory; a test compares them with these formulas.
+"""
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from hycora_layer import METHODS, AdapterConfig, HyperModel
+from model import ModelConfig, Transformer, fetch
+
+
+def count(model_config, adapter_config):
+    """Trainable numbers of a Hyper Model."""
+    with torch.device("meta"):
+        model = HyperModel(Transformer(model_config), adapter_config)
+    return sum(p.numel() for p in model.trainable().values()), sum(map(len, model.kinds.values()))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--model", required=True, help="a config.json, its folder, or a hub id")
+    parser.add_argument("--roles", type=int, required=True)
+    sizes = [f for f in dataclasses.fields(AdapterConfig) if f.type is int and f.name != "num_roles"]
+    for f in sizes:
+        parser.add_argument(f"--{f.name.replace('_', '-')}", type=int, default=f.default)
+    args = parser.parse_args()
+    try:
+        path = Path(args.model) if args.model.endswith(".json") else fetch(args.model) / "config.json"
+        model_config = ModelConfig.from_hf(json.loads(path.read_text("utf8")))
+    except (ValueError, OSError) as e:
+        sys.exit(f"tools.params: {e}")
+    config = AdapterConfig(num_roles=args.roles, **{f.name: getattr(args, f.name) for f in sizes})
+    counts = {method: count(model_config, dataclasses.replace(config, method=method)) for method in METHODS}
+    print(f"{args.model}, {args.roles} roles, {counts['lora'][1]} adapted linears, rank {config.rank}")
+    for method, (n, _) in counts.items():
+        print(f"{method:<14}{n:>16,}{n / 1e6:>12.2f} M{n / counts['lora'][0]:>9.2f} x lora")
+
+
+if __name__ == "__main__":
+    main()

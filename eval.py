@@ -324,7 +324,7 @@ def retrieval_top1(model, tokenizer, config, samples, batch_size=32):
 
 def report(model, tokenizer, run, samples):
     """Scores a finished run and the untouched backbone on test samples, writes both into the run folder, and prints
-    before -> after, the role swap, and a question that every character answers."""
+    before -> after, the role swap, and questions that every character answers."""
     config = read_run(run)
     decoding = Decoding(max_new_tokens=config["max_new_tokens"])
     after, wrong, before = (predict(model, tokenizer, config, samples, decoding, voices)
@@ -337,10 +337,10 @@ def report(model, tokenizer, run, samples):
     write_scores(scores_before, before, run / "scores_backbone.json", run / "predictions_backbone.jsonl")
     print(f"\n{len(samples)} test questions that training never saw, backbone -> {config['method']}:\n")
     print(table(scores, scores_before))
-    for language in dict.fromkeys(s.language for s in samples):
-        of = [(s, a["answer"], b["answer"]) for s, a, b in zip(samples, after, before) if s.language == language]
+    for group in dict.fromkeys((s.language, s.split) for s in samples):
+        of = [(s, a["answer"], b["answer"]) for s, a, b in zip(samples, after, before) if (s.language, s.split) == group]
         asked = Counter(s.question for s, _, _ in of)
-        question = max(asked, key=asked.get)                             # the one that most of them were asked
+        question = max(asked, key=asked.get)                             # the first that most of them were asked
         print(f"\n{question}\n  {pad('(the backbone)', 20)}{next(b for s, _, b in of if s.question == question)}")
         for s, answer, _ in of:
             if s.question == question:

@@ -338,7 +338,8 @@ def report(model, tokenizer, run, samples):
     print(f"\n{len(samples)} test questions that training never saw, backbone -> {config['method']}:\n")
     print(table(scores, scores_before))
     for group in dict.fromkeys((s.language, s.split) for s in samples):
-        of = [(s, a["answer"], b["answer"]) for s, a, b in zip(samples, after, before) if (s.language, s.split) == group]
+        of = [(s, a["answer"], b["answer"]) for s, a, b in zip(samples, after, before)
+              if (s.language, s.split) == group]
         asked = Counter(s.question for s, _, _ in of)
         question = max(asked, key=asked.get)                             # the first that most of them were asked
         print(f"\n{question}\n  {pad('(the backbone)', 20)}{next(b for s, _, b in of if s.question == question)}")

@@ -158,12 +158,16 @@ TEMPLATES = {
 
 
 class Tokenizer:
-    """A Hugging Face `tokenizer.json`, or ChatGLM2's `tokenizer.model`, with a prompt template.
+    """A Hugging Face `tokenizer.json`, or else a SentencePiece `tokenizer.model`, with a prompt template.
 
     Text that people typed never becomes a special token: "<|im_end|>" in a question is seven plain signs.
     """
     def __init__(self, folder, template="auto"):
         folder, settings = Path(folder), {}
+        for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
+            if (folder / file).is_file():
+                settings |= json.loads((folder / file).read_text("utf8"))
+        chatglm = settings.get("model_type") == "chatglm"
         if (folder / "tokenizer.json").is_file():
             import tokenizers
             self.inner = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -171,18 +175,15 @@ class Tokenizer:
             self.inner.no_truncation()
             self.inner.encode_special_tokens = True
         elif (folder / "tokenizer.model").is_file():
-            self.inner = SentencePiece(folder / "tokenizer.model")
+            self.inner = SentencePiece(folder / "tokenizer.model", CHATGLM_MARKS if chatglm else ())
         else:
             raise FileNotFoundError(f"{folder} has neither tokenizer.json nor tokenizer.model")
-        for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
-            if (folder / file).is_file():
-                settings |= json.loads((folder / file).read_text("utf8"))
         if template == "auto":
             jinja = folder / "chat_template.jinja"
             chat = str(settings.get("chat_template") or (jinja.read_text("utf8") if jinja.is_file() else ""))
             marks = {"chatml": "<|im_start|>", "llama3": "<|start_header_id|>", "llama2": "[INST]"}
             template = next((name for name, mark in marks.items() if mark in chat), "plain")
-            template = "chatglm2" if isinstance(self.inner, SentencePiece) else template
+            template = "chatglm2" if chatglm else template
         if template not in TEMPLATES:
             raise ValueError(f"template is {template!r}; choose auto or one of {', '.join(TEMPLATES)}")
         self.template = TEMPLATES[template]
@@ -233,21 +234,22 @@ class Tokenizer:
         return ids + self.encode(text)
 
 
-class SentencePiece:
-    """ChatGLM2's `tokenizer.model` behind the few methods of `tokenizers` that are used here."""
-    MARKS = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop")               # their ids follow the vocabulary
+CHATGLM_MARKS = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop")           # their ids follow the vocabulary
 
-    def __init__(self, path):
+
+class SentencePiece:
+    """A `tokenizer.model` (ChatGLM2, Vicuna) behind the few methods of `tokenizers` that are used here."""
+    def __init__(self, path, marks):
         try:
             import sentencepiece
         except ImportError:
             raise ValueError(f"{path} needs a package that is not installed: pip install sentencepiece") from None
         self.model = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        self.size = self.model.vocab_size()
+        self.size, self.marks = self.model.vocab_size(), marks
 
     def token_to_id(self, token):
-        if token in self.MARKS:
-            return self.size + self.MARKS.index(token)
+        if token in self.marks:
+            return self.size + self.marks.index(token)
         id = self.model.piece_to_id(token)
         return None if id == self.model.unk_id() else id
 

@@ -118,6 +118,64 @@ def test_prompts_are_the_tokenizers_own_chat_template(tokenizer):
     assert tokenizer.prompt("And now?", system, turns[:1]) == list(expected)
 
 
+CHAT = {    # in our words, what the families' own chat templates write
+    "llama3": "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n{{ m['content'] }}<|eot_id|>"
+              "{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}",
+    "chatml": "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}{{ '<|im_start|>assistant\n' }}"}
+SPECIALS = {"llama3": ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"],
+            "chatml": ["<|endoftext|>", "<|im_end|>", "<|im_start|>"], "llama2": ["<s>", "</s>"], "plain": ["<|endoftext|>", "<|endoftext|>"]}
+
+
+def family_tokenizer(folder, family):
+    """A throwaway tokenizer.json of a family's kind: LLaMA-2's has SentencePiece's blanks and bytes, the others GPT-2's."""
+    import tokenizers as tk
+    text = ["What is the capital of France? It is Paris, matey!\n\nUser: 俺老孙 Assistant: assistant user system [INST]"] * 3
+    alphabet = tk.pre_tokenizers.ByteLevel.alphabet()
+    if family == "llama2":
+        inner = tk.Tokenizer(tk.models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+        inner.normalizer = tk.normalizers.Sequence([tk.normalizers.Prepend("▁"), tk.normalizers.Replace(" ", "▁")])
+        inner.decoder = tk.decoders.Sequence([tk.decoders.Replace("▁", " "), tk.decoders.ByteFallback(), tk.decoders.Fuse(),
+                                              tk.decoders.Strip(" ", 1, 0)])
+        specials, alphabet = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))], list("abcdefghijklmnopqrstuvwxyz▁")
+    else:
+        inner = tk.Tokenizer(tk.models.BPE())
+        inner.pre_tokenizer, inner.decoder = tk.pre_tokenizers.ByteLevel(add_prefix_space=False), tk.decoders.ByteLevel()
+        specials = SPECIALS[family]
+    inner.train_from_iterator(text, tk.trainers.BpeTrainer(vocab_size=420, special_tokens=specials, initial_alphabet=alphabet,
+                                                           show_progress=False))
+    bos, eos, *_ = SPECIALS[family]
+    inner.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({
+        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": bos, "eos_token": eos, "clean_up_tokenization_spaces": False,
+        **({"chat_template": CHAT[family]} if family in CHAT else {})}))
+
+
+@pytest.mark.parametrize("family", ["chatml", "llama3"])
+def test_chat_prompts_are_the_ids_of_the_familys_chat_template(family, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    family_tokenizer(tmp_path, family)
+    ours, theirs = Tokenizer(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
+    question, answer = "  What is\n\n the capital?  俺老孙", "It is Paris!"
+    for persona in (None, "You are 孙悟空."):
+        messages = [{"role": "system", "content": persona}] if persona else []
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}, {"role": "user", "content": "And?"}]
+        expected = list(theirs.apply_chat_template(messages, return_dict=False))
+        assert ours.prompt("And?", persona, [(question, answer)]) == expected
+    assert ours.stop_id == theirs.convert_tokens_to_ids("<|im_end|>" if family == "chatml" else "<|eot_id|>")
+
+
+@pytest.mark.parametrize("family, text", [("plain", "User: {}\nAssistant:"), ("llama2", "[INST]{}[/INST]")])
+def test_plain_prompts_are_the_ids_of_the_whole_string(family, text, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    family_tokenizer(tmp_path, family)
+    ours, theirs = Tokenizer(tmp_path, family), transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for question in ("What is the capital?", "  俺老孙\n", "\U0001f600"):
+        assert ours.prompt(question) == theirs(text.format(question), add_special_tokens=False).input_ids
+        assert ours.encode(question) == theirs(question, add_special_tokens=False).input_ids
+    assert ours.stop_id == theirs.eos_token_id
+    assert ours.special(SPECIALS[family][1]) not in ours.prompt(f"a {SPECIALS[family][1]} b")
+
+
 def test_the_persona_names_and_describes_the_role():
     assert persona_of("Jack", {"Jack": "A pirate."}) == "You are Jack. A pirate." and persona_of("X", {}) == "You are X."
 
@@ -158,6 +216,16 @@ def test_chatglm2s_prompt_is_sentencepieces_with_two_marks_before(chatglm):
     assert ours.decode(marks + sp.encode("the king") + [2]) == "the king"
     rows, _, _ = encode_rows([Sample("general", "A", "谁", ("俺",), "zh")], {"A": 0}, ours, 64)
     assert rows[0].ids == ours.prompt("谁") + sp.encode("俺") + [2]
+
+
+def test_a_llama_with_nothing_but_a_tokenizer_model(chatglm, tmp_path):
+    import sentencepiece
+    (tmp_path / "tokenizer.model").write_bytes((chatglm / "tokenizer.model").read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(dict(model_type="llama", eos_token_id=2)))
+    sp, ours = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model")), Tokenizer(tmp_path, "llama2")
+    assert ours.prompt("谁 sop </s>") == sp.encode("[INST]谁 sop </s>[/INST]") and ours.stop_id == sp.eos_id() == ours.special("</s>")
+    with pytest.raises(ValueError, match="no token 'sop'"):
+        Tokenizer(tmp_path).special("sop")
 
 
 def test_without_sentencepiece_the_message_says_what_to_install(chatglm, monkeypatch):

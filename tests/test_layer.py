@@ -34,6 +34,29 @@ def test_mixed_batch_equals_role_by_role(method):
         assert (model(ids[:1], roles[:1]) - model(ids[:1], roles[1:2])).abs().max() > 1e-3
 
 
+CHATGLM = dict(model_type="chatglm", padded_vocab_size=97, ffn_hidden_size=80, num_layers=3, multi_query_attention=True,
+               multi_query_group_num=2, kv_channels=8, seq_length=128, layernorm_epsilon=1e-6, add_qkv_bias=True)
+
+
+def test_chatglm2_is_adapted_on_its_four_fused_linears_and_speaks_in_mixed_batches():
+    from eval import Decoding, generate
+    backbone = small_backbone(**CHATGLM)
+    ids, roles = torch.randint(97, (4, 18)), torch.tensor([2, 0, 3, 2])
+    plain = backbone(ids)
+    model = hyper_model("hycora", backbone)
+    assert torch.equal(model(ids, roles), plain)
+    assert {k: len(v) for k, v in model.kinds.items()} == dict.fromkeys(
+        ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"), 3)
+    with torch.no_grad():
+        for p in model.trainable().values():
+            p.add_(torch.randn_like(p) * 0.05)
+    torch.testing.assert_close(model(ids, roles), torch.cat([model(ids[b:b + 1], roles[b:b + 1]) for b in range(4)]),
+                               rtol=1e-4, atol=1e-5)
+    prompts = [ids[b, :5 + 3 * b].tolist() for b in range(4)]
+    alone = [generate(model, [p], [r], {-5}, Decoding(12))[0] for p, r in zip(prompts, roles.tolist())]
+    assert generate(model, prompts, roles, {-5}, Decoding(12)) == alone
+
+
 def test_equation_four_by_hand():
     model = randomise(hyper_model("hycora"), 0.05)
     linear, x = model.kinds["down_proj"][1], torch.randn(2, 7, 80)

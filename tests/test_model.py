@@ -2,11 +2,13 @@
 import fnmatch
 import json
 import shutil
+import subprocess
+import sys
 from unittest import mock
 
 import pytest
 import torch
-from conftest import SMALL, randomise, small_backbone
+from conftest import ROOT, SMALL, randomise, small_backbone
 from safetensors.torch import load_file, save_file
 
 from model import ModelConfig, Transformer, rope_frequencies
@@ -175,6 +177,34 @@ def test_a_sliding_window_bounds_the_context():
     model(torch.zeros(1, 24, dtype=torch.long))
     with pytest.raises(ValueError, match="25 tokens"):
         model(torch.zeros(1, 25, dtype=torch.long))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_loading_holds_one_copy(tmp_path):
+    """A bf16 checkpoint of 1 GB, loaded and run once: the peak of resident memory over the weights' size."""
+    config = dict(model_type="llama", vocab_size=32000, hidden_size=2048, intermediate_size=5504, num_hidden_layers=8,
+                  num_attention_heads=16, max_position_embeddings=128)
+    with torch.device("meta"):
+        shapes = {k: v.shape for k, v in Transformer(ModelConfig.from_hf(config)).state_dict().items()}
+    save_file({k: torch.full(s, 0.01, dtype=torch.bfloat16) for k, s in shapes.items()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    size = (tmp_path / "model.safetensors").stat().st_size
+    script = f"""
+import re, torch
+from model import Transformer
+peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+torch.randn(64, 64).bfloat16() @ torch.randn(64, 64).bfloat16()
+before = peak()
+model = Transformer.from_pretrained({str(tmp_path)!r}, torch.bfloat16)
+assert all(p.sum().item() != 0 for p in model.parameters())          # every page is read
+model(torch.zeros(1, 4, dtype=torch.long))
+print((peak() - before) / {size})
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    ratio = float(done.stdout)
+    print(f"peak resident memory over {size / 1e9:.2f} GB of weights: {ratio:.2f}")
+    assert 0.9 < ratio <= 1.3
 
 
 @pytest.fixture

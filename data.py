@@ -121,6 +121,8 @@ def fetch(name):
     """The folder of a data set: itself if it is one, else RoleBench's files from the hub."""
     if Path(name).is_dir():
         return Path(name)
+    if Path(name).is_absolute() or str(name).startswith("."):
+        raise FileNotFoundError(f"{name}: no such folder")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     try:

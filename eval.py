@@ -398,8 +398,9 @@ def score_predictions(args):
     for place, p in read_jsonl(args.predictions):
         if lacking := {"split", "role", "references", "answer"} - p.keys():
             raise ValueError(f"{place}: lacks {', '.join(sorted(lacking))}")
-        if not p["references"]:
-            raise ValueError(f"{place}: no reference to compare with")
+        texts = p["references"]
+        if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in (p["answer"], *texts)):
+            raise ValueError(f"{place}: \"answer\" has to be text and \"references\" a list of at least one text")
         predictions.append(p | metrics(p["answer"], p["references"], args.language))
     if not predictions:
         raise ValueError(f"{args.predictions} holds no prediction")
@@ -429,6 +430,8 @@ def score(args):
     if not args.backbone:
         scores["retrieval_top1"] = retrieval_top1(model, tokenizer, config, samples)
     print(table(scores))
+    if (args.limit or args.split) and not args.out:
+        return print("a part of the test lines: nothing written (--out FILE.json keeps it)")
     name = "_backbone" if args.backbone else ""
     out = Path(args.out) if args.out else Path(args.run) / f"scores{name}.json"
     lines = out.with_suffix(".jsonl") if args.out else Path(args.run) / f"predictions{name}.jsonl"
@@ -456,6 +459,7 @@ def chat(args):
     role_id(role, config["roles"])
     decoding = Decoding(**{f.name: getattr(args, f.name) for f in fields(Decoding)})
     room = model.backbone.config.max_positions - decoding.max_new_tokens
+    sys.stdin.reconfigure(errors="replace")                              # a stray byte ends no conversation
     print(f"You are talking to {role}. /role NAME changes the speaker, /roles lists them, /new forgets, /quit ends.")
     while True:
         try:
@@ -467,10 +471,12 @@ def chat(args):
                 print(", ".join(config["roles"]))
             elif command == "/new":
                 history = []
-            elif command == "/role":
+            elif command == "/role" and rest:
                 role_id(rest.strip(), config["roles"])
                 role, history = rest.strip(), []
                 print(f"Now talking to {role}.")
+            elif command.startswith("/"):
+                print("(there are /role NAME, /roles, /new and /quit)")
             elif line:
                 while len(prompt := tokenizer.prompt(line, persona(role, config), history)) > room and history:
                     history = history[1:]                                # the oldest turn goes first

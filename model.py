@@ -345,6 +345,8 @@ def fetch(name):
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder} has no config.json: not a Hugging Face model folder")
         return folder
+    if folder.is_absolute() or str(name).startswith("."):
+        raise FileNotFoundError(f"{name}: no such folder")
     from huggingface_hub import constants, list_repo_files, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     try:                                                                 # .bin files only where there is nothing better

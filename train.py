@@ -18,10 +18,12 @@ import argparse
 import dataclasses
 import difflib
 import hashlib
+import inspect
 import json
 import math
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -85,6 +87,8 @@ class Config(AdapterConfig):
 CHOICES = {"method": tuple(METHODS), "language": ("en", "zh", "all"), "lambda_schedule": ("linear", "cosine"),
            "contrast_anchor": ("role", "response"), "pool": ("last", "before_eos", "mean"),
            "precision": ("auto", "fp32", "bf16", "fp16")}
+POSITIVE = {"rank", "alpha", "role_dim", "layer_dim", "hidden_dim", "head_rank", "max_length", "epochs", "batch_size",
+            "grad_accum", "lr", "max_grad_norm", "temperature", "save_every", "log_every", "max_new_tokens"}
 KEYS = {f.name: f for f in dataclasses.fields(Config) if f.name != "num_roles"}      # the data says how many roles
 
 
@@ -118,15 +122,21 @@ def checked(values, origin):
             raise ValueError(f"{origin}: {key} cannot be {value!r}") from None
         if key in CHOICES and result[key] not in CHOICES[key]:
             raise ValueError(f"{origin}: {key} is {value!r}; choose {', '.join(CHOICES[key])}")
+        if KEYS[key].type in (int, float) and (result[key] < 0 or result[key] == 0 and key in POSITIVE):
+            least = "positive" if key in POSITIVE else "0 or more"
+            raise ValueError(f"{origin}: {key} is {value}, but it has to be {least}")
     return result
 
 
 def read_config(path):
     """The keys of a JSON file, checked."""
     try:
-        return checked(json.loads(Path(path).read_text("utf8")), path)
+        values = json.loads(Path(path).read_text("utf8"))
     except json.JSONDecodeError as e:
         raise ValueError(f"{path}:{e.lineno}: not JSON ({e.msg})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a JSON object of keys is expected")
+    return checked(values, path)
 
 
 class Parser(argparse.ArgumentParser):
@@ -137,13 +147,18 @@ class Parser(argparse.ArgumentParser):
 
 def parse_args(argv):
     """(Config, folder to resume or None). The command line wins over --config, and that over the defaults."""
-    parser = Parser(description="Train a Hyper Model. Without --model or --config: the demo.", allow_abbrev=False)
+    parser = Parser(description="Train a Hyper Model. Without --model or --config: the demo, configs/tiny.json.",
+                    allow_abbrev=False)
     parser.add_argument("--config", help="a JSON file of keys")
     parser.add_argument("--resume", help="a run folder to go on with, under its own config")
+    source = inspect.getsource(AdapterConfig) + inspect.getsource(Config)
+    meanings = dict(re.findall(r"^    (\w+): .*?# +(.+)$", source, re.M))                # the comments are the help
     for name, field in KEYS.items():
         flag = {"nargs": "?", "const": "true"} if field.type in (bool, bool | None) else {}
         spellings = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
-        parser.add_argument(*spellings, dest=name, default=argparse.SUPPRESS, metavar=str(field.default), **flag)
+        text = f"{meanings.get(name, '')} {'; '.join(CHOICES.get(name, ()))} (default: {field.default})"
+        parser.add_argument(*spellings, dest=name, default=argparse.SUPPRESS, metavar="VALUE",
+                            help=text.strip().replace("%", "%%"), **flag)
     given = vars(parser.parse_args(argv))
     config, resume = given.pop("config"), given.pop("resume")
     if resume:

@@ -147,7 +147,9 @@ def test_tables_align_chinese_names():
 
 
 @pytest.mark.parametrize("line, message", [('{"split": "general"}', ":1: lacks"), ("{", "not JSON"), ("", "no prediction"),
-                                           ('{"split": "g", "role": "A", "references": [], "answer": "x"}', "no reference")])
+                                           ('{"split": "g", "role": "A", "references": [], "answer": "x"}', "at least one"),
+                                           ('{"split": "g", "role": "A", "references": "x", "answer": "x"}', "a list of"),
+                                           ('{"split": "g", "role": "A", "references": ["x"], "answer": null}', "has to be text")])
 def test_broken_prediction_files(tmp_path, line, message):
     path = tmp_path / "p.jsonl"
     path.write_text(line + "\n")

@@ -121,7 +121,8 @@ def test_bad_command_lines_get_one_clear_line(args, message, tmp_path, monkeypat
 
 def test_bad_config_files_name_file_and_key(tmp_path):
     path = tmp_path / "c.json"
-    for text, message in (('{"lrr": 1}', "no key 'lrr'; did you mean 'lr'"), ("{", "c.json:1: not JSON"), ('{"seed": true}', "seed cannot be True")):
+    for text, message in (('{"lrr": 1}', "no key 'lrr'; did you mean 'lr'"), ("{", "c.json:1: not JSON"), ('{"seed": true}', "seed cannot be True"), ("[1]", "a JSON object"),
+                          ('{"rank": 0}', "rank is 0, but it has to be positive"), ('{"max_steps": -1}', "0 or more")):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             train.parse_args(["--config", str(path)])
@@ -252,8 +253,9 @@ def test_a_whole_run_then_score_and_chat(tmp_path):
                  "--max-new-tokens", "8", script="eval.py")
     assert "as the wrong role" in scored.stdout and (tmp_path / "s.jsonl").is_file()
     talk = run("chat", "--run", out, "--role", "孙悟空", "--max-new-tokens", "8", script="eval.py",
-               input="你是谁？\n/role Tik-Tok\nWho are you?\n/role Tik\n/roles\n" + "long " * 600 + "\n/quit\n", env=os.environ | {"PYTHONIOENCODING": "utf8"})
+               input="你是谁？\n/role Tik-Tok\nWho are you?\n/role Tik\n/roles\n/bogus\n" + "long " * 600 + "\n/quit\n", env=os.environ | {"PYTHONIOENCODING": "utf8"})
     assert "孙悟空: " in talk.stdout and "Tik-Tok: " in talk.stdout and "did you mean Tik-Tok" in talk.stdout and "leaves no room" in talk.stdout
+    assert "there are /role NAME" in talk.stdout
     wrong = run("chat", "--run", out, "--role", "Drakula", script="eval.py", ok=False)
     assert "did you mean Count Dracula" in wrong.stderr and len(wrong.stderr.splitlines()) == 1
     missing = run("score", "--run", tmp_path / "none", script="eval.py", ok=False)

@@ -151,6 +151,8 @@ TEMPLATES = {
     # the first three as in the authors' code, but for the blanks it puts before and after an answer
     "plain": Template("User: {question}\nAssistant:", "{persona}\nUser: {question}\nAssistant:", between="\n"),
     "llama2": Template("[INST]{question}[/INST]", "[INST]<<SYS>>\n{persona}\n<</SYS>>\n\n{question}[/INST]"),
+    "llama2-bos": Template("[INST]{question}[/INST]", "[INST]<<SYS>>\n{persona}\n<</SYS>>\n\n{question}[/INST]",
+                           prefix=("<s>",)),                             # the authors' code has no bos
     "chatglm2": Template("[Round {round}]\n\n问：{question}\n\n答：", "[Round 1]\n\n问：{persona}\n{question}\n\n答：",
                          between="\n\n", prefix=("[gMASK]", "sop")),
     "chatml": Template(CHATML, "<|im_start|>system\n{persona}<|im_end|>\n" + CHATML, "<|im_end|>", "\n"),

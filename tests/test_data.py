@@ -173,6 +173,8 @@ def test_plain_prompts_are_the_ids_of_the_whole_string(family, text, tmp_path):
         assert ours.prompt(question) == theirs(text.format(question), add_special_tokens=False).input_ids
         assert ours.encode(question) == theirs(question, add_special_tokens=False).input_ids
     assert ours.stop_id == theirs.eos_token_id
+    if family == "llama2":
+        assert Tokenizer(tmp_path, "llama2-bos").prompt("Hi") == [theirs.bos_token_id] + ours.prompt("Hi")
     assert ours.special(SPECIALS[family][1]) not in ours.prompt(f"a {SPECIALS[family][1]} b")
 
 

@@ -1,6 +1,7 @@
 """What the tests share: small backbones with every parameter randomised, and a throwaway data set."""
 import json
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -26,16 +27,18 @@ def randomise(module, scale=0.15):
     return module
 
 
+SEED = int(os.environ.get("TEST_SEED", int.from_bytes(os.urandom(3), "big")))
+
+
 @pytest.fixture(autouse=True)
 def seed():
-    torch.manual_seed(torch.initial_seed() % 2 ** 31)       # fresh inputs on every run; the seed is in pytest's header
-    yield
+    """Fresh inputs on every run; a test's inputs do not depend on which others ran."""
+    torch.manual_seed(SEED)
+    random.seed(SEED)
 
 
-def pytest_report_header():
-    value = int(os.environ.get("TEST_SEED", int.from_bytes(os.urandom(3), "big")))
-    torch.manual_seed(value)
-    return f"TEST_SEED={value} (set it to repeat a run)"
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(f"TEST_SEED={SEED} (set it to repeat this run's inputs)")
 
 
 def small_backbone(**changes):

@@ -168,6 +168,7 @@ def words(text, language):
 
 
 def ngrams(tokens, n):
+    """Counter of the n-grams of a list of words."""
     return Counter(zip(*(tokens[i:] for i in range(n))))
 
 
@@ -518,6 +519,7 @@ def parse_args(argv):
 
 
 def main():
+    """Runs a command; bad input ends it with one line and exit code 1."""
     args = parse_args(sys.argv[1:])
     try:
         if not args.run and not getattr(args, "predictions", None):

@@ -39,6 +39,7 @@ def pool_response(hidden, positions, rows, batch_size):
 
 
 def at_least_fp32(x):
+    """The dtype for what must not be summed in half precision."""
     return torch.promote_types(x.dtype, torch.float32)
 
 

@@ -205,11 +205,13 @@ def write_atomically(path, write):
 
 
 def write_json(path, value):
+    """Readable JSON, atomically."""
     text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
     write_atomically(path, lambda p: p.write_text(text, "utf8"))
 
 
 def digest(path):
+    """SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -429,6 +431,7 @@ def run_training(argv):
 
 
 def main():
+    """Runs the training; bad input ends it with one line and exit code 1."""
     try:
         run_training(sys.argv[1:])
     except (ValueError, OSError, FloatingPointError) as e:

@@ -18,6 +18,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
@@ -256,6 +257,15 @@ def mean_scores(lines):
     return {m: sum(line[m] for line in lines) / len(lines) for m in METRICS} | {"n": len(lines)}
 
 
+def bootstrap(values, resamples=2000, seed=0):
+    """95 % interval of the mean over test items, by drawing the items anew: (low, high) of values (n,) or (n, m).
+
+    Of paired differences it tells whether a difference could be the luck of these items; other seeds are not in it."""
+    values, rng = np.asarray(values), np.random.default_rng(seed)
+    means = [values[rng.integers(len(values), size=len(values))].mean(0) for _ in range(resamples)]
+    return np.percentile(means, (2.5, 97.5), axis=0)
+
+
 def summarise(predictions):
     """{split: {"overall": S, "roles": {name: S}}} of prediction lines that carry their metrics."""
     splits = {}
@@ -278,22 +288,25 @@ def some(samples, limit):
     return chosen
 
 
-def persona(role, config):
-    """What a prompt says of its role: nothing, unless the run tells roles in words."""
-    return persona_of(role, config["profiles"]) if config["role_instruction"] else None
+def persona(role, config, untouched=False):
+    """What a prompt says of its role: nothing, unless the run tells roles in words or the backbone is untouched."""
+    return persona_of(role, config["profiles"]) if config["role_instruction"] or untouched else None
 
 
 def predict(model, tokenizer, config, samples, decoding, voices="right", batch_size=64):
     """Answers to test samples, as lines of predictions.jsonl with their metrics.
 
-    voices: "right", each as its own role; "wrong", as the next role of the same language; None, the untouched backbone.
+    voices: "right", each as its own role; "wrong", as the next role of the same language; None, the untouched backbone,
+    which is told the role in words.
     """
     speakers = [other_role(s, samples) if voices == "wrong" else s.role for s in samples]
-    prompts = [tokenizer.prompt(s.question, persona(speaker, config)) for s, speaker in zip(samples, speakers)]
+    prompts = [tokenizer.prompt(s.question, persona(name, config, voices is None))
+               for s, name in zip(samples, speakers)]
     ids = None if voices is None else [role_id(name, config["roles"]) for name in speakers]
     desc = {"right": "answering", "wrong": "answering as another role", None: "backbone answering"}[voices]
     texts = answer(model, tokenizer, prompts, ids, decoding, batch_size, desc)
-    return [{"split": s.split, "role": s.role, "question": s.question, "references": list(s.answers), "answer": text,
+    return [{"split": s.split, "language": s.language, "role": s.role, "question": s.question,
+             "references": list(s.answers), "answer": text,
              **({"spoken_by": speaker} if voices == "wrong" else {}), **metrics(text, s.answers, s.language)}
             for s, speaker, text in zip(samples, speakers, texts)]
 
@@ -350,9 +363,14 @@ def report(model, tokenizer, run, samples):
 
 
 # ----------------------------------------------------------------------------------------------------------- tables
+def columns(text):
+    """The columns of a terminal that a text takes: a Chinese sign takes two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
 def pad(text, width):
-    """Left-justified to `width` columns of a terminal, where a Chinese sign takes two."""
-    return text + " " * (width - sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text))
+    """Left-justified to `width` columns."""
+    return text + " " * (width - columns(text))
 
 
 def table(scores, before=None):
@@ -402,7 +420,7 @@ def score_predictions(args):
         texts = p["references"]
         if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in (p["answer"], *texts)):
             raise ValueError(f"{place}: \"answer\" has to be text and \"references\" a list of at least one text")
-        predictions.append(p | metrics(p["answer"], p["references"], args.language))
+        predictions.append(p | metrics(p["answer"], p["references"], p.get("language", args.language)))
     if not predictions:
         raise ValueError(f"{args.predictions} holds no prediction")
     scores = {"splits": summarise(predictions), "predictions": str(args.predictions), "language": args.language}
@@ -513,7 +531,7 @@ def parse_args(argv):
         p.add_argument("--swap-roles", action="store_true", help="also answer as the wrong role, and score that")
         p.add_argument("--backbone", action="store_true", help="score the untouched backbone")
         p.add_argument("--predictions", help="score this JSONL instead of a run")
-        p.add_argument("--language", choices=("en", "zh"), default="en", help="of --predictions")
+        p.add_argument("--language", choices=("en", "zh"), default="en", help="of --predictions whose lines do not say it")
         p.add_argument("--out", help="JSON file; default: scores.json in the run folder")
     return parser.parse_args(argv)
 

@@ -421,7 +421,7 @@ def run_training(argv):
     if not resume:
         write_json(run / "roles.json", roles)
         write_json(run / "config.json", {k: v for k, v in vars(cfg).items() if k in KEYS} | versions()
-                   | {"out": str(run), "profiles": profiles if cfg.role_instruction else {}})
+                   | {"out": str(run), "profiles": profiles})
     if not fit(model, tokenizer, rows, cfg, run, resume):
         return print(f"stopped; go on with: python train.py --resume {run}")
     model.save(run)

@@ -1,0 +1,158 @@
+"""Runs side by side, and whether their differences are more than the luck of the test items.
+
+    python -m tools.compare --runs runs/lora runs/hycora-1 runs/hycora-2 [--per-role] [--format markdown|json]
+
+A row is a method on a split: runs that differ only in their seed are one row, their mean and standard deviation. The
+first is the one that the others are compared with; the untouched backbone is added if the first run's folder has its
+answers to the same items. A .jsonl in the form of predictions.jsonl (a service's answers, say) may stand for a run.
+
+The interval of a difference is a paired bootstrap over the test items, after averaging each item over the seeds: it
+says how far another draw of questions could move it, not how far another seed could.
+"""
+import argparse
+import json
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+from data import read_jsonl
+from eval import METRICS, bootstrap, columns, metrics, pad, read_run
+from hycora_layer import METHODS
+
+TITLES = {"bleu4": "BLEU-4", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+
+
+@dataclass
+class Run:
+    """A scored run: `scores` has a row of METRICS for each of `items`, (split, role, question) in sorted order."""
+    name: str
+    items: list
+    scores: np.ndarray
+    trainable: int | None = None
+    tokens_per_s: float | None = None
+
+
+def name_of(config):
+    """The method as the paper's tables call it, and whether the prompt does what it does not do by default."""
+    sources = METHODS[config["method"]]
+    name = config["method"] + (" w/o HCL" if "hyper" in sources and not config["lambda_max"] else "")
+    if config["role_instruction"] != (set(sources) == {"shared"}):
+        name += " + instruction" if config["role_instruction"] else " - instruction"
+    return name
+
+
+def read_predictions(path):
+    """(items, scores) of a predictions.jsonl; lines without metrics are scored here."""
+    lines = [p if set(METRICS) <= p.keys() else p | metrics(p["answer"], p["references"], p.get("language", "en"))
+             for _, p in read_jsonl(path)]
+    lines.sort(key=lambda p: (p["split"], p["role"], p["question"]))
+    return [(p["split"], p["role"], p["question"]) for p in lines], np.array([[p[m] for m in METRICS] for p in lines])
+
+
+def read(path):
+    """The Run of a run folder or of a file of predictions."""
+    path = Path(path)
+    if path.suffix == ".jsonl":
+        return Run("backbone" if path.stem == "predictions_backbone" else path.stem, *read_predictions(path))
+    config = read_run(path)
+    if not (path / "predictions.jsonl").is_file():
+        raise ValueError(f"{path} is not scored yet: python eval.py score --run {path}")
+    with safe_open(path / "adapter.safetensors", framework="np") as file:
+        trainable = sum(int(np.prod(file.get_slice(key).get_shape())) for key in file.keys())
+    speeds = [line["tokens_per_s"] for _, line in read_jsonl(path / "metrics.jsonl")]
+    return Run(name_of(config), *read_predictions(path / "predictions.jsonl"), trainable, statistics.median(speeds))
+
+
+def grouped(paths):
+    """{name: [Run of each seed]}, in order; ValueError unless all answered the same items."""
+    runs, groups = [read(path) for path in paths], {}
+    for path, run in zip(paths, runs):
+        if run.items != runs[0].items:
+            common = len(set(run.items) & set(runs[0].items))
+            raise ValueError(f"{path} answers {len(run.items)} test lines and {paths[0]} {len(runs[0].items)}, {common} "
+                             f"of them the same: score both on the same lines")
+        groups.setdefault(run.name, []).append(run)
+    backbone = Path(paths[0]) / "predictions_backbone.jsonl"
+    if backbone.is_file() and (run := read(backbone)).items == runs[0].items:
+        groups.setdefault(run.name, [run])
+    return groups
+
+
+def selections(items, per_role):
+    """(split, role or "all", indices of its items) for each split, and for each role in it if asked."""
+    of = {}
+    for i, (split, role, _) in enumerate(items):
+        of.setdefault((split, "all"), []).append(i)
+        if per_role:
+            of.setdefault((split, role), []).append(i)
+    return [(*key, indices) for key, indices in of.items()]
+
+
+def compare(paths, per_role=False):
+    """{"rows": [...], "differences": [...]}: each a dict, metrics in percent; differences are to the first method."""
+    groups, rows, differences = grouped(paths), [], []
+    (reference, first), *_ = groups.items()
+    means = {name: np.mean([r.scores for r in runs], 0) for name, runs in groups.items()}      # over seeds: (items, 4)
+    for split, role, chosen in selections(first[0].items, per_role):
+        for name, runs in groups.items():
+            speeds = [r.tokens_per_s for r in runs if r.tokens_per_s]
+            spread = np.std([r.scores[chosen].mean(0) for r in runs], 0, ddof=1).tolist() if len(runs) > 1 else None
+            rows.append({"method": name, "split": split, "role": role, "n": len(chosen), "seeds": len(runs),
+                         **dict(zip(METRICS, means[name][chosen].mean(0).tolist())),
+                         "std": spread and dict(zip(METRICS, spread)), "trainable": runs[0].trainable,
+                         "tokens_per_s": statistics.median(speeds) if speeds else None})
+            if name != reference:
+                d = means[name][chosen] - means[reference][chosen]
+                cells = zip(METRICS, d.mean(0).tolist(), bootstrap(d).T.tolist())
+                differences.append({"method": name, "minus": reference, "split": split, "role": role, "n": len(chosen),
+                                    **{m: {"difference": x, "interval": interval} for m, x, interval in cells}})
+    return {"rows": rows, "differences": differences}
+
+
+def tables(result):
+    """The two tables of `compare` as lists of rows of text, headings first; * where an interval leaves 0 out."""
+    head = ["method", "split", "role", "n", "seeds", *TITLES.values(), "trainable", "tokens/s"]
+    scores = [head] + [
+        [r["method"], r["split"], r["role"], str(r["n"]), str(r["seeds"]),
+         *(f"{r[m]:.2f}" + (f" ± {r['std'][m]:.2f}" if r["std"] else "") for m in METRICS),
+         f"{r['trainable']:,}" if r["trainable"] else "-", f"{r['tokens_per_s']:.0f}" if r["tokens_per_s"] else "-"]
+        for r in result["rows"]]
+
+    def cell(d):
+        low, high = d["interval"]
+        return f"{d['difference']:+.2f} [{low:+.2f}, {high:+.2f}]" + ("" if low <= 0 <= high else " *")
+    differences = [["difference, 95 % interval", "split", "role", *TITLES.values()]] + [
+        [f"{d['method']} - {d['minus']}", d["split"], d["role"], *(cell(d[m]) for m in METRICS)]
+        for d in result["differences"]]
+    return [t for t in (scores, differences) if len(t) > 1]
+
+
+def render(rows, markdown):
+    """A table as text in columns, or as Markdown."""
+    if markdown:
+        return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
+    widths = [max(columns(row[i]) for row in rows) + 2 for i in range(len(rows[0]))]
+    return "\n".join("".join(pad(text, width) for text, width in zip(row, widths)).rstrip() for row in rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--runs", nargs="+", required=True, metavar="RUN", help="run folders, or files of predictions")
+    parser.add_argument("--per-role", action="store_true", help="a row for each role too")
+    parser.add_argument("--format", choices=("text", "markdown", "json"), default="text")
+    args = parser.parse_args()
+    try:
+        result = compare(args.runs, args.per_role)
+    except (ValueError, OSError) as e:
+        sys.exit(f"tools.compare: {e}")
+    if args.format == "json":
+        return print(json.dumps(result, ensure_ascii=False, indent=1))
+    print("\n\n".join(render(rows, args.format == "markdown") for rows in tables(result)))
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ A line of RoleBench is one question to one role with one or more answers. Each a
 B rows, T tokens of the longest, N supervised tokens of the batch. Rows are padded on the right.
 """
 import difflib
+import itertools
 import json
 import random
 import re
@@ -15,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 SPLITS = ("general", "role_specific")
-LAYOUT = {"en": ("rolebench-eng/instruction-generalization", "profiles-eng"), "zh": ("rolebench-zh", "profiles-zh")}
+FOLDERS = {"en": "rolebench-eng/{}-generalization", "zh": "rolebench-zh"}          # RoleBench's own layout
+PROFILES = {"en": ("profiles-eng/desc.json", "roles_desc_en.json"), "zh": ("profiles-zh/desc.json", "roles_desc_zh.json")}
 
 
 # ------------------------------------------------------------------------------------------------ reading RoleBench
@@ -33,30 +36,44 @@ class Sample:
 
 def read_jsonl(path):
     """Yields (place, dict) for each line; ValueError names file and line of one that is not a JSON object."""
-    with open(path, encoding="utf8") as file:
+    with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as e:
-                raise ValueError(f"{path}:{number}: not JSON ({e.msg} at column {e.colno}); "
-                                 f"mend or delete the line") from None
-            if not isinstance(record, dict):
-                raise ValueError(f"{path}:{number}: a JSON object is expected, this is {type(record).__name__}")
-            yield f"{path}:{number}", record
+            if line.strip():
+                yield f"{path}:{number}", parse_json(line, f"{path}:{number}")
+
+
+def parse_json(line, place):
+    """The dict of a line of UTF-8 bytes."""
+    try:
+        record = json.loads(line)
+    except ValueError as e:
+        raise ValueError(f"{place}: not JSON ({e}); mend or delete the line") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{place}: a JSON object is expected, this is {type(record).__name__}")
+    return record
 
 
 def parse_line(record, split, language, place):
-    """The Sample of a RoleBench line, texts stripped; ValueError says what the line lacks."""
-    answers = record.get("generated")
+    """The Sample of a line, texts stripped; ValueError says what the line lacks.
+
+    A line is RoleBench's {"role", "question", "generated": [...]} or one of the authors' preprocessed files:
+    {"role", "conversation": [{"human", "assistant"}]} to train on, {"role", "instruction", "input", "output"} to test.
+    """
+    question, answers = record.get("question"), record.get("generated")
+    if "conversation" in record:
+        turns = record["conversation"]
+        if not isinstance(turns, list) or len(turns) != 1 or not isinstance(turns[0], dict):
+            raise ValueError(f'{place}: "conversation" has to be a list of one turn, {{"human": ..., "assistant": ...}}')
+        question, answers = turns[0].get("human"), turns[0].get("assistant")
+    elif "output" in record:
+        question, answers = record.get("input"), record["output"]        # its "instruction" is persona_of's business
     answers = [answers] if isinstance(answers, str) else answers
     for key, ok in (("role", isinstance(record.get("role"), str)),
-                    ("question", isinstance(record.get("question"), str)),
+                    ("question", isinstance(question, str)),
                     ("generated", isinstance(answers, list) and all(isinstance(a, str) for a in answers))):
         if not ok:
             raise ValueError(f'{place}: "{key}" is missing or not text')
-    role, question, answers = record["role"].strip(), record["question"].strip(), tuple(a.strip() for a in answers)
+    role, question, answers = record["role"].strip(), question.strip(), tuple(a.strip() for a in answers)
     if not role or not question or not answers or not all(answers):
         what = "role" if not role else "question" if not question else "answer"
         raise ValueError(f"{place}: empty {what}; fill it in or delete the line")
@@ -65,31 +82,44 @@ def parse_line(record, split, language, place):
 
 def languages(language):
     """("en",), ("zh",) or, for "all", both."""
-    if language not in (*LAYOUT, "all"):
+    if language not in (*FOLDERS, "all"):
         raise ValueError(f"language is {language!r}; choose en, zh or all")
-    return tuple(LAYOUT) if language == "all" else (language,)
+    return tuple(FOLDERS) if language == "all" else (language,)
 
 
-def load_rolebench(root, language="all", part="train", splits=SPLITS):
-    """Samples of `part` ("train" or "test") from a folder in RoleBench's layout, in the files' order.
+def find_files(root, language, part, splits=SPLITS, generalization="instruction"):
+    """[(path, split)] of a language's files of `part` ("train" or "test"), in RoleBench's layout or the authors'."""
+    root, folder = Path(root), FOLDERS[language].format(generalization)
+    found = [(root / folder / split / f"{part}.jsonl", split) for split in splits]
+    for path in sorted(root.glob(f"role_bench_{language}*{part}*.json")):
+        if "with_instruction" not in path.name:                          # the same lines with the role told in words
+            split = next((s for s in SPLITS if s.split("_")[-1] in path.name), "both")
+            if split == "both" and set(splits) != set(SPLITS):
+                raise ValueError(f"{path} holds both splits, so --splits cannot choose one")
+            found += [(path, split)] if split in (*splits, "both") else []
+    return [(path, split) for path, split in found if path.is_file()]
 
-    A language may lack one of the two splits. Raises FileNotFoundError without any file, ValueError for a broken line.
+
+def load_rolebench(root, language="all", part="train", splits=SPLITS, generalization="instruction"):
+    """Samples of `part` ("train" or "test") of a folder in RoleBench's layout or the authors', in the files' order.
+
+    generalization: which English test, "instruction" (new questions) or "role" (new roles). A language may lack a
+    split. Raises FileNotFoundError without any file, ValueError for a broken line.
     """
     samples = []
     for lang in languages(language):
-        paths = {split: Path(root) / LAYOUT[lang][0] / split / f"{part}.jsonl" for split in splits}
-        if not any(p.is_file() for p in paths.values()):
-            raise FileNotFoundError(f"none of {', '.join(map(str, paths.values()))} exists: --data takes a folder in "
-                                    f"RoleBench's layout (or its hub id), --language one of its languages")
-        for split, path in paths.items():
-            if path.is_file():
-                samples += [parse_line(r, split, lang, place) for place, r in read_jsonl(path)]
+        files = find_files(root, lang, part, splits, generalization)
+        if not files:
+            raise FileNotFoundError(f"{root} has neither {FOLDERS[lang].format(generalization)}/*/{part}.jsonl nor "
+                                    f"role_bench_{lang}*{part}*.json: --data takes a folder in RoleBench's layout (or "
+                                    f"its hub id), --language one of its languages")
+        samples += [parse_line(r, split, lang, place) for path, split in files for place, r in read_jsonl(path)]
     return samples
 
 
 def load_profiles(root, language="all"):
     """{role: description} of a RoleBench folder; empty where it has none."""
-    files = [Path(root) / LAYOUT[lang][1] / "desc.json" for lang in languages(language)]
+    files = [Path(root) / name for lang in languages(language) for name in PROFILES[lang]]
     return {role: text for f in files if f.is_file() for role, text in json.loads(f.read_text("utf8")).items()}
 
 
@@ -127,7 +157,7 @@ def fetch(name):
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     try:
         return Path(snapshot_download(name, repo_type="dataset",
-                                      allow_patterns=["rolebench-*/*.jsonl", "profiles-*/desc.json"]))
+                                      allow_patterns=["rolebench-*/t*.jsonl", "profiles-*/desc.json"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as e:
         raise FileNotFoundError(f"{name}: no such folder, and not to be had from the hub "
                                 f"({str(e).strip().splitlines()[0]})") from None
@@ -279,7 +309,8 @@ class Row:
     ids: list[int]
     prompt: int
     role_id: int
-    complete: bool               # False: cut at max_length, so the stop token is missing
+    complete: bool = True        # False: cut at max_length, so the stop token is missing
+    sample: int = 0              # the index of the sample that it is an answer of
 
 
 def encode_rows(samples, roles, tokenizer, max_length, profiles=None):
@@ -290,7 +321,7 @@ def encode_rows(samples, roles, tokenizer, max_length, profiles=None):
     """
     rows, cut, dropped = [], 0, 0
     answers = iter(tokenizer.encode_batch([a for s in samples for a in s.answers]))
-    for s in samples:
+    for n, s in enumerate(tqdm(samples, desc="tokenising", leave=False, disable=len(samples) < 5000)):
         role = role_id(s.role, roles)
         prompt = tokenizer.prompt(s.question, persona_of(s.role, profiles) if profiles is not None else None)
         for _ in s.answers:
@@ -298,27 +329,65 @@ def encode_rows(samples, roles, tokenizer, max_length, profiles=None):
             dropped += len(prompt) >= max_length
             cut += len(prompt) < max_length < len(ids)
             if len(prompt) < max_length:
-                rows.append(Row(ids[:max_length], len(prompt), role, len(ids) <= max_length))
+                rows.append(Row(ids[:max_length], len(prompt), role, len(ids) <= max_length, n))
     if not rows:
         raise ValueError(f"no training row is left: {len(samples)} samples, max_length {max_length}")
     return rows, cut, dropped
 
 
-def batch_order(lengths, batch_size, seed, epoch):
+def batch_order(rows, batch_size, seed, epoch, one_answer=False, balance_roles=False):
     """Index lists of one epoch's batches: shuffled, yet of similar lengths within a batch, so little is padding.
 
-    The order depends on seed and epoch alone: that is all a resumed run needs to go on in mid-epoch.
+    one_answer: only one row of each sample, drawn anew every epoch. balance_roles: see `balanced`.
+    The order depends on the arguments alone: that is all a resumed run needs to go on in mid-epoch.
     """
     rng = random.Random(f"{seed}/{epoch}")
-    order = list(range(len(lengths)))
+    order = list(range(len(rows)))
     rng.shuffle(order)
-    pool = 16 * batch_size                                # sort within pools of 16 batches, then cut and mix
-    batches = []
-    for start in range(0, len(order), pool):
-        chunk = sorted(order[start:start + pool], key=lengths.__getitem__)
+    if one_answer:
+        order = list({rows[i].sample: i for i in order}.values())        # the last of a sample's rows
+    pool, batches = 64 * batch_size, []                   # sort within pools of 64 batches, then cut and mix
+    for n, start in enumerate(range(0, len(order), pool)):
+        chunk = sorted(order[start:start + pool], key=lambda i: len(rows[i].ids), reverse=n % 2)
         batches += [chunk[i:i + batch_size] for i in range(0, len(chunk), batch_size)]
+    if balance_roles:
+        batches = balanced(batches, [r.role_id for r in rows])
     rng.shuffle(batches)
     return batches
+
+
+def balanced(batches, roles):
+    """The batches, with rows swapped until each has two roles and a positive pair of Eq. 7, two rows of one role.
+
+    The swap is with the nearest batch that can spare a row, so lengths stay similar. roles: role id of each row. A
+    last batch of one or two joins the one before. Raises ValueError where no swap helps (one role in all, say).
+    """
+    def good(batch):
+        return 2 <= len({roles[i] for i in batch}) < len(batch)
+
+    def swap(n):
+        """Makes batch n good by one swap; those before it stay good, those after it have their turn still."""
+        outwards = (m for d in range(1, len(batches)) for m in (n + d, n - d) if 0 <= m < len(batches))
+        for m in outwards:
+            for i, j in itertools.product(batches[n], batches[m]):
+                mine, other = ([*(k for k in b if k not in (i, j)), new] for b, new in ((batches[n], j), (batches[m], i)))
+                if good(mine) and (good(other) or m > n and not good(batches[m])):
+                    batches[n], batches[m] = mine, other
+                    return True
+        return False
+    if len(batches) > 1 and len(batches[-1]) < 3:
+        batches[-2:] = [batches[-2] + batches[-1]]
+    for n in range(len(batches)):
+        if not good(batches[n]) and not swap(n):
+            raise ValueError(f"balance_roles: no way to give every batch two roles and two rows of one role "
+                             f"({len(set(roles))} roles, batches of {len(batches[0])})")
+    return batches
+
+
+def padding_share(rows, batches):
+    """The part of all tokens in these batches that is padding."""
+    lengths = [[len(rows[i].ids) for i in batch] for batch in batches]
+    return 1 - sum(map(sum, lengths)) / sum(len(batch) * max(batch) for batch in lengths)
 
 
 @dataclass

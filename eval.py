@@ -436,7 +436,8 @@ def score(args):
     model, tokenizer, config = load_run(args.run, args.device)
     decoding = Decoding(**{f.name: getattr(args, f.name) for f in fields(Decoding)})
     splits = (args.split,) if args.split else SPLITS
-    samples = load_rolebench(fetch(args.data or config["data"]), config["language"], "test", splits)
+    samples = load_rolebench(fetch(args.data or config["data"]), config["language"], "test", splits,
+                             config.get("generalization", "instruction"))
     samples = some([s for s in samples if s.role in config["roles"]], args.limit)
     if not samples:
         raise ValueError("no test line is about a role of this run")

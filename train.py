@@ -17,6 +17,7 @@ divided by the supervised tokens of the whole step, so that 1 x 4 accumulated eq
 import argparse
 import dataclasses
 import difflib
+import functools
 import hashlib
 import inspect
 import json
@@ -38,7 +39,17 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 import eval as evaluation
-from data import SPLITS, batch_order, choose_roles, collate, encode_rows, fetch, load_profiles, load_rolebench
+from data import (
+    SPLITS,
+    batch_order,
+    choose_roles,
+    collate,
+    encode_rows,
+    fetch,
+    load_profiles,
+    load_rolebench,
+    padding_share,
+)
 from hycora_layer import METHODS, AdapterConfig
 from losses import hyper_contrastive_loss, lambda_at, pool_response, response_cross_entropy, total_loss
 
@@ -54,6 +65,8 @@ class Config(AdapterConfig):
     language: str = "en"                # en, zh or all
     role_subset: str = ""               # role names, comma-separated, or a number: the first so many; empty: all
     splits: tuple[str, ...] = SPLITS
+    generalization: str = "instruction"  # which English RoleBench: its test has new questions, or new roles ("role")
+    answers: str = "all"                # of several to a question: a row for each; or the first; or one an epoch, sampled
     out: str = "runs/demo"
     template: str = "auto"              # a prompt template of data.py; auto: by the tokenizer's chat template
     role_instruction: bool | None = None  # tell the role in the prompt; default: only if neither A nor B knows it
@@ -62,6 +75,7 @@ class Config(AdapterConfig):
     max_steps: int = 0                  # optimizer steps; 0: by epochs
     batch_size: int = 8                 # samples of a micro-batch: the set I of Eq. 7
     grad_accum: int = 1
+    balance_roles: bool = False         # every micro-batch: at least two roles, and two samples of one role
     lr: float = 1e-4
     warmup_ratio: float = 0.1
     weight_decay: float = 0.0
@@ -84,7 +98,8 @@ class Config(AdapterConfig):
     max_new_tokens: int = 128           # of each scored answer
 
 
-CHOICES = {"method": tuple(METHODS), "language": ("en", "zh", "all"), "lambda_schedule": ("linear", "cosine"),
+CHOICES = {"method": tuple(METHODS), "language": ("en", "zh", "all"), "generalization": ("instruction", "role"),
+           "answers": ("all", "first", "sampled"), "lambda_schedule": ("linear", "cosine"),
            "contrast_anchor": ("role", "response"), "pool": ("last", "before_eos", "mean"),
            "precision": ("auto", "fp32", "bf16", "fp16")}
 POSITIVE = {"rank", "alpha", "role_dim", "layer_dim", "hidden_dim", "head_rank", "max_length", "epochs", "batch_size",
@@ -129,14 +144,17 @@ def checked(values, origin):
 
 
 def read_config(path):
-    """The keys of a JSON file, checked."""
+    """The keys of a JSON file, checked. "extends" names a file beside it whose keys it changes; keys may stand in
+    groups, objects whose names say where the values are from."""
     try:
         values = json.loads(Path(path).read_text("utf8"))
     except json.JSONDecodeError as e:
         raise ValueError(f"{path}:{e.lineno}: not JSON ({e.msg})") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a JSON object of keys is expected")
-    return checked(values, path)
+    base = read_config(Path(path).parent / values.pop("extends")) if "extends" in values else {}
+    groups = [v if isinstance(v, dict) else {k: v} for k, v in values.items()]
+    return base | checked({k: v for group in groups for k, v in group.items()}, path)
 
 
 class Parser(argparse.ArgumentParser):
@@ -336,15 +354,27 @@ def backward(model, batches, cfg, lam, scaler):
     return torch.stack(measured).sum(0)
 
 
+def contrast_pairs(batches):
+    """What Eq. 7 had to work with in a step: roles of a micro-batch (their mean), and ordered pairs of one role
+    (positives, beside each sample itself) and of two (negatives), in all."""
+    counts = [b.role_ids.unique(return_counts=True)[1] for b in batches]
+    return {"roles": sum(map(len, counts)) / len(counts), "positives": sum((n * (n - 1)).sum().item() for n in counts),
+            "negatives": sum((n * (n.sum() - n)).sum().item() for n in counts)}
+
+
 def fit(model, tokenizer, rows, cfg, run, resume):
     """The loop. Returns True when all steps are done, False when a signal asked for an end (after a checkpoint)."""
-    steps_per_epoch = math.ceil(math.ceil(len(rows) / cfg.batch_size) / cfg.grad_accum)
+    def batches_of(epoch):
+        return batch_order(rows, cfg.batch_size, cfg.seed, epoch, cfg.answers == "sampled", cfg.balance_roles)
+    order = batches_of(0)
+    steps_per_epoch = math.ceil(len(order) / cfg.grad_accum)
     total = cfg.max_steps or max(1, round(cfg.epochs * steps_per_epoch))
     params = list(model.trainable().values())
     optimizer = torch.optim.AdamW(params, lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     scaler = torch.amp.GradScaler(model.backbone.device.type, enabled=cfg.precision == "fp16")
     first = load_checkpoint(run, model, optimizer, scaler) if resume else 0
-    print(f"{len(rows)} rows, {steps_per_epoch} steps an epoch, {total} steps{f', from step {first}' if first else ''}")
+    print(f"{len(rows)} rows, {sum(map(len, order))} of them an epoch, in {steps_per_epoch} steps "
+          f"({padding_share(rows, order):.1%} padding); {total} steps{f', from step {first}' if first else ''}")
     model.train()
     model.backbone.checkpoint_activations = cfg.checkpoint_activations
     if cfg.compile:
@@ -357,7 +387,7 @@ def fit(model, tokenizer, rows, cfg, run, resume):
     for step in bar:
         epoch, index = divmod(step, steps_per_epoch)
         if index == 0 or step == first:
-            order = batch_order([len(r.ids) for r in rows], cfg.batch_size, cfg.seed, epoch)
+            order = batches_of(epoch)
         group = order[index * cfg.grad_accum:(index + 1) * cfg.grad_accum]
         batches = [collate([rows[i] for i in chosen], tokenizer.eos_id, cfg.pool) for chosen in group]
         lam = lambda_at(step / steps_per_epoch, cfg.lambda_start_epoch, total / steps_per_epoch, cfg.lambda_min,
@@ -371,7 +401,8 @@ def fit(model, tokenizer, rows, cfg, run, resume):
         scaler.update()
         optimizer.zero_grad()
         metrics.add({"step": step, "epoch": round(step / steps_per_epoch, 4), "lambda": lam, "lr": g["lr"],
-                     "tokens": sum(b.tokens for b in batches)}, group, ce, contrastive, grad_norm)
+                     **contrast_pairs(batches), "tokens": sum(b.tokens for b in batches)},
+                    group, ce, contrastive, grad_norm)
         done = step + 1
         last = done == total or asked
         if last or done % cfg.save_every == 0 or done % cfg.log_every == 0:
@@ -403,12 +434,16 @@ def run_training(argv):
     cfg = resolve(cfg)
     torch.manual_seed(cfg.seed)
     folder = fetch(cfg.data)
-    samples = load_rolebench(folder, cfg.language, "train", cfg.splits)
-    tests = load_rolebench(folder, cfg.language, "test", cfg.splits) if cfg.score_limit else []
-    roles = choose_roles(samples, cfg.role_subset)
-    strangers = {s.role for s in tests} - {s.role for s in samples}
-    if strangers:
-        raise ValueError(f"unknown role in the test lines of {folder}: {', '.join(sorted(strangers))}")
+    load = functools.partial(load_rolebench, folder, cfg.language, splits=cfg.splits, generalization=cfg.generalization)
+    samples, tests = load("train"), load("test") if cfg.score_limit else []
+    if cfg.answers == "first":
+        samples = [dataclasses.replace(s, answers=s.answers[:1]) for s in samples]
+    told_alone = cfg.role_instruction and set(METHODS[cfg.method]) == {"shared"}       # plays whomever the prompt names
+    everyone = samples + tests if told_alone else samples
+    roles = choose_roles(everyone, cfg.role_subset)
+    if strangers := {s.role for s in tests} - {s.role for s in everyone}:
+        raise ValueError(f"test lines of {folder} are about roles that training does not have: "
+                         f"{', '.join(sorted(strangers))}; --score-limit 0 trains without scoring")
     profiles = {role: text for role, text in load_profiles(folder, cfg.language).items() if role in roles}
     model, tokenizer = evaluation.build(vars(cfg), len(roles), cfg.device)
     print(f"{cfg.method} on {cfg.model}: {len(roles)} roles, {cfg.device}, {cfg.precision}\n{model.describe()}")

@@ -17,6 +17,7 @@ from data import (
     fetch,
     load_profiles,
     load_rolebench,
+    padding_share,
     persona_of,
 )
 
@@ -53,6 +54,38 @@ def test_a_broken_line_is_named_with_its_file_and_number(tmp_path, line, message
     with pytest.raises(ValueError, match=message) as error:
         load_rolebench(tmp_path, "en")
     assert f"{path}:2: " in str(error.value)
+
+
+def test_the_authors_preprocessed_files(tmp_path):
+    def write(name, *lines):
+        (tmp_path / name).write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf8")
+    write("role_bench_zh_train_without_instruction.json", {"role": "孙悟空", "conversation": [{"human": " 谁？", "assistant": "俺 "}]})
+    write("role_bench_zh_train_with_instruction.json", {"role": "孙悟空", "system": "你是孙悟空", "conversation": [{"human": "谁？", "assistant": "俺"}]})
+    write("role_bench_zh_general_test.json", {"role": "孙悟空", "instruction": "你是孙悟空", "input": "谁？", "output": ["俺", "我"]})
+    write("role_bench_zh_specific_test.json", {"role": "孙悟空", "instruction": "", "input": "山？", "output": "花果山"})
+    (tmp_path / "roles_desc_zh.json").write_text('{"孙悟空": "猴王"}', "utf8")
+    assert load_rolebench(tmp_path, "zh") == [Sample("both", "孙悟空", "谁？", ("俺",), "zh")]
+    assert load_rolebench(tmp_path, "zh", "test") == [Sample("general", "孙悟空", "谁？", ("俺", "我"), "zh"),
+                                                      Sample("role_specific", "孙悟空", "山？", ("花果山",), "zh")]
+    assert load_rolebench(tmp_path, "zh", "test", ("role_specific",))[0].question == "山？" and load_profiles(tmp_path, "zh") == {"孙悟空": "猴王"}
+    with pytest.raises(ValueError, match="holds both splits"):
+        load_rolebench(tmp_path, "zh", "train", ("general",))
+    with pytest.raises(FileNotFoundError, match="role_bench_en"):
+        load_rolebench(tmp_path, "en")
+    for turns in ([], [{"human": "a", "assistant": "b"}] * 2, ["a"], {"human": "a"}):
+        write("role_bench_zh_train_without_instruction.json", {"role": "孙悟空", "conversation": turns})
+        with pytest.raises(ValueError, match="instruction.json:1: \"conversation\" has to be a list of one turn"):
+            load_rolebench(tmp_path, "zh")
+
+
+def test_bytes_that_are_not_utf8_name_their_line_and_a_byte_order_mark_is_none(tmp_path):
+    path = write_rolebench(tmp_path, [("A", "q", ["x"])])
+    good = path.read_bytes()
+    path.write_bytes(good + b'{"role": "\xff\xfe"}\n')
+    with pytest.raises(ValueError, match="train.jsonl:2: not JSON"):
+        load_rolebench(tmp_path, "en")
+    path.write_bytes(b"\xef\xbb\xbf" + good)
+    assert load_rolebench(tmp_path, "en")[0].role == "A"
 
 
 def test_missing_data():
@@ -236,15 +269,50 @@ def test_without_sentencepiece_the_message_says_what_to_install(chatglm, monkeyp
         Tokenizer(chatglm)
 
 
+def rows_of(lengths, roles=None, samples=None):
+    return [Row([7] * n, 1, roles[i] if roles else 0, True, samples[i] if samples else i) for i, n in enumerate(lengths)]
+
+
 def test_batches_cover_an_epoch_once_and_waste_little():
-    lengths = torch.randint(5, 200, (1003,)).tolist()
-    batches = batch_order(lengths, 8, 1, 0)
+    rows = rows_of(torch.randint(5, 200, (1003,)).tolist())
+    batches = batch_order(rows, 8, 1, 0)
     assert sorted(i for b in batches for i in b) == list(range(1003)) and max(map(len, batches)) == 8
-    assert batches == batch_order(lengths, 8, 1, 0) != batch_order(lengths, 8, 1, 1) != batch_order(lengths, 8, 2, 1)
-    padded = sum(len(b) * max(lengths[i] for i in b) for b in batches)
-    assert sum(lengths) / padded > 0.9
-    order = [max(lengths[i] for i in b) for b in batches]
+    assert batches == batch_order(rows, 8, 1, 0) != batch_order(rows, 8, 1, 1) != batch_order(rows, 8, 2, 1)
+    padded = sum(len(b) * max(len(rows[i].ids) for i in b) for b in batches)
+    assert padding_share(rows, batches) == pytest.approx(1 - sum(len(r.ids) for r in rows) / padded) and padding_share(rows, batches) < 0.1
+    order = [max(len(rows[i].ids) for i in b) for b in batches]
     assert order != sorted(order)
+
+
+def test_one_answer_of_each_sample_an_epoch_and_another_the_next():
+    samples = [n for n in range(200) for _ in range(1 + n % 4)]
+    rows = rows_of(torch.randint(5, 50, (len(samples),)).tolist(), samples=samples)
+    epochs = [[i for b in batch_order(rows, 8, 1, e, one_answer=True) for i in b] for e in range(40)]
+    assert all(sorted(samples[i] for i in chosen) == list(range(200)) for chosen in epochs)
+    assert {i for chosen in epochs for i in chosen} == set(range(len(samples)))                # (3/4)^40 that one is never drawn
+
+
+@pytest.mark.parametrize("roles, batch_size", [(95, 8), (95, 4), (5, 3), (2, 8), (40, 3)])
+def test_balanced_batches_have_two_roles_and_a_positive_pair(roles, batch_size):
+    n = torch.randint(300, 800, ()).item()
+    of = torch.randint(roles, (n,)).tolist()
+    rows = rows_of(torch.randint(5, 200, (n,)).tolist(), of)
+    batches = batch_order(rows, batch_size, 1, 3, balance_roles=True)
+    assert sorted(i for b in batches for i in b) == list(range(n))
+    assert all(2 <= len({of[i] for i in b}) < len(b) <= batch_size + 2 for b in batches)
+    assert batches == batch_order(rows, batch_size, 1, 3, balance_roles=True)
+
+
+def test_balance_that_cannot_be_had_is_refused():
+    for of, size in (([0] * 40, 4), (list(range(40)), 4), ([0, 1] * 20, 2)):
+        with pytest.raises(ValueError, match="no way to give every batch two roles"):
+            batch_order(rows_of([9] * 40, of), size, 1, 0, balance_roles=True)
+
+
+def test_one_dominant_role_is_spread_as_far_as_it_goes():
+    of = [0] * 36 + [1] * 12                                          # 12 batches of 4: one of role 1 for each, exactly
+    batches = batch_order(rows_of([9] * 48, of), 4, 1, 0, balance_roles=True)
+    assert all(2 <= len({of[i] for i in b}) < 4 for b in batches)
 
 
 # ------------------------------------------------------------------------------------------------- the tiny world

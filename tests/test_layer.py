@@ -7,6 +7,7 @@ import torch
 from conftest import randomise, small_backbone
 from safetensors.torch import load_file, save_file
 
+from eval import Decoding, generate
 from hycora_layer import METHODS, AdapterConfig, HyperModel
 
 DIMS = dict(num_roles=4, rank=4, alpha=8, role_dim=8, layer_dim=8, hidden_dim=16, head_rank=4)
@@ -24,14 +25,27 @@ def test_at_step_zero_the_output_is_the_backbones_bit_for_bit(method, backbone):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_mixed_batch_equals_role_by_role(method):
-    model = randomise(hyper_model(method), 0.05)
+def test_mixed_batch_equals_role_by_role_in_training(method):
+    """Logits and gradients, in training mode without dropout."""
+    model = randomise(hyper_model(method, adapter_dropout=0.0), 0.05).train()
     ids, roles = torch.randint(97, (5, 18)), torch.tensor([2, 0, 3, 2, 1])
     mixed = model(ids, roles)
     single = torch.cat([model(ids[b:b + 1], roles[b:b + 1]) for b in range(5)])
     torch.testing.assert_close(mixed, single, rtol=1e-4, atol=1e-5)
     if method != "lora":                                # roles really differ
         assert (model(ids[:1], roles[:1]) - model(ids[:1], roles[1:2])).abs().max() > 1e-3
+    names, parameters = zip(*((n, p) for n, p in model.trainable().items() if not n.startswith("projections")))
+    for name, a, b in zip(names, *(torch.autograd.grad(out.square().mean(), parameters) for out in (mixed, single))):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_mixed_batch_equals_role_by_role_in_generation(method):
+    model = randomise(hyper_model(method), 0.1)
+    prompts = [torch.randint(97, (n,)).tolist() for n in (9, 4, 12, 4, 7)]
+    roles, decoding = [2, 0, 3, 2, 1], Decoding(16, temperature=0.8)
+    alone = [generate(model, [p], [r], {5}, decoding, [b])[0] for b, (p, r) in enumerate(zip(prompts, roles))]
+    assert generate(model, prompts, roles, {5}, decoding, range(5)) == alone
 
 
 CHATGLM = dict(model_type="chatglm", padded_vocab_size=97, ffn_hidden_size=80, num_layers=3, multi_query_attention=True,
@@ -39,7 +53,6 @@ CHATGLM = dict(model_type="chatglm", padded_vocab_size=97, ffn_hidden_size=80, n
 
 
 def test_chatglm2_is_adapted_on_its_four_fused_linears_and_speaks_in_mixed_batches():
-    from eval import Decoding, generate
     backbone = small_backbone(**CHATGLM)
     ids, roles = torch.randint(97, (4, 18)), torch.tensor([2, 0, 3, 2])
     plain = backbone(ids)

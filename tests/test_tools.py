@@ -3,11 +3,17 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-from conftest import ROOT
+import torch
+from conftest import ROOT, write_rolebench
+from safetensors.torch import save_file
 
+import train
+from eval import METRICS, bootstrap
 from hycora_layer import METHODS, AdapterConfig
 from model import ModelConfig
+from tools.compare import compare
 from tools.params import count
 
 LLAMA2 = dict(model_type="llama", vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
@@ -56,3 +62,93 @@ def test_params_prints_a_line_for_each_method(tmp_path):
     assert "224 adapted linears" in done.stdout and "21,212,640" in done.stdout and len(done.stdout.splitlines()) == 1 + len(METHODS)
     bad = subprocess.run([*command[:4], "nowhere", "--roles", "5"], cwd=ROOT, capture_output=True, text=True)
     assert bad.returncode != 0 and "no such folder" in bad.stderr and len(bad.stderr.splitlines()) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------- compare
+def fake_run(root, method, scores, backbone=None, **changes):
+    """A scored run folder; scores: {(split, role, question): a number that every metric has}."""
+    root.mkdir()
+    config = vars(train.resolve(train.Config(method=method, device="cpu", **changes))) | {"profiles": {}}
+    (root / "config.json").write_text(json.dumps(config))
+    (root / "roles.json").write_text('{"A": 0, "孙悟空": 1}')
+    (root / "metrics.jsonl").write_text("".join(json.dumps({"step": i, "tokens_per_s": v}) + "\n" for i, v in enumerate((1, 300, 310))))
+    save_file({"x.A": torch.zeros(3, 5), "x.B": torch.zeros(7)}, root / "adapter.safetensors")
+    for name, values in (("predictions", scores), ("predictions_backbone", backbone or {})):
+        lines = [{"split": s, "role": r, "question": q, "references": ["x"], "answer": "y"} | dict.fromkeys(METRICS, v)
+                 for (s, r, q), v in values.items()]
+        if lines:
+            (root / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return root
+
+
+ITEMS = [(split, role, str(q)) for split in ("general", "role_specific") for role in ("A", "孙悟空") for q in range(40)]
+
+
+def test_compare_averages_seeds_and_pairs_items(tmp_path):
+    rng = np.random.default_rng(torch.randint(1000, ()).item())
+    lora = dict(zip(ITEMS, rng.uniform(0, 100, len(ITEMS))))
+    better = [{k: v + d for k, v in lora.items()} for d in (4, 6)]
+    noisy = {k: v + rng.normal(0, 30) for k, v in lora.items()}
+    runs = [fake_run(tmp_path / "lora", "lora", lora, backbone=noisy)]
+    runs += [fake_run(tmp_path / f"hycora{i}", "hycora", dict(reversed(b.items())), seed=i) for i, b in enumerate(better)]
+    runs += [fake_run(tmp_path / "wo", "hycora", noisy, lambda_max=0)]
+    result = compare(runs, per_role=True)
+    assert list(dict.fromkeys(r["method"] for r in result["rows"])) == ["lora", "hycora", "hycora w/o HCL", "backbone"]
+    rows = {(r["method"], r["split"], r["role"]): r for r in result["rows"]}
+    assert len(rows) == 4 * 2 * 3
+    row, base = rows["hycora", "general", "孙悟空"], rows["lora", "general", "孙悟空"]
+    assert row["rougeL"] == pytest.approx(base["rougeL"] + 5) and row["n"] == 40 and row["seeds"] == 2
+    assert row["std"]["rougeL"] == pytest.approx(2 ** 0.5) and base["std"] is None
+    assert (row["trainable"], row["tokens_per_s"], rows["backbone", "general", "all"]["trainable"]) == (22, 300, None)
+    d = {(d["method"], d["split"], d["role"]): d["bleu4"] for d in result["differences"]}
+    assert d["hycora", "general", "all"]["interval"] == pytest.approx([5, 5])       # paired: the items' own spread is gone
+    delta = np.array([noisy[k] - lora[k] for k in ITEMS[:80]])
+    low, high = d["hycora w/o HCL", "general", "all"]["interval"]
+    assert (high - low) / 2 == pytest.approx(1.96 * delta.std() / 80 ** 0.5, rel=0.15)
+    assert (high + low) / 2 == pytest.approx(delta.mean(), abs=1.5)
+    printed = {form: subprocess.run([sys.executable, "-m", "tools.compare", "--runs", *runs, "--format", form], cwd=ROOT,
+                                    capture_output=True, text=True, check=True).stdout for form in ("text", "markdown", "json")}
+    assert "+5.00 [+5.00, +5.00] *" in printed["text"] and "| hycora | general | all | 80 | 2 |" in printed["markdown"]
+    assert json.loads(printed["json"])["differences"] == compare(runs)["differences"]
+
+
+def test_compare_refuses_what_cannot_be_compared(tmp_path):
+    a = fake_run(tmp_path / "a", "lora", dict.fromkeys(ITEMS, 1.0))
+    b = fake_run(tmp_path / "b", "hycora", dict.fromkeys(ITEMS[3:], 1.0))
+    c = fake_run(tmp_path / "c", "hycora", {})
+    for runs, message in (([a, b], "157 test lines and .* 160, 157 of them the same"), ([a, c], "not scored yet"), ([a, tmp_path], "not a run")):
+        with pytest.raises((ValueError, OSError), match=message):
+            compare(runs)
+
+
+def test_bootstrap_of_constants_and_columns():
+    low, high = bootstrap(np.stack([np.full(50, 3.0), np.arange(50)], 1))
+    assert low[0] == high[0] == 3 and low[1] < 24.5 < high[1]
+
+
+# ------------------------------------------------------------------------------------------------------- check_data
+def check_data(*args):
+    return subprocess.run([sys.executable, "-m", "tools.check_data", *map(str, args)], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_check_data_counts_leaks_duplicates_and_broken_lines(tmp_path):
+    train = write_rolebench(tmp_path, [("A", "q1", ["x", "y"]), ("A", "q1", ["y"]), ("B", "q2", ["z"]), ("B", "q3", ["z"])])
+    write_rolebench(tmp_path, [("A", "q1", ["y", "new"]), ("B", "q2", ["other"]), ("A", "q3", ["x"]), ("A", "q9", ["x"]), ("C", "q8", ["x"])], part="test")
+    done = check_data(tmp_path, "--tokenizer", "tiny/backbone")
+    assert done.returncode == 0 and done.stdout.startswith("--- en")
+    assert "role_specific train: 4 lines, 3 questions, 5 answers, 2 roles" in done.stdout
+    assert "1 lines repeat a role and question, 1 answers repeat" in done.stdout
+    assert "1 of 5 with role, question and an answer in train, 1 more with role and question, 1 more with the question under" in done.stdout
+    assert "tokens (5 % and 95 %)" in done.stdout and "no description" in done.stdout
+    train.write_bytes(train.read_bytes() + b'{"role": "A"\n\n{"role": "A", "question": "q", "generated": [" "]}\n\xff\n')
+    done = check_data(tmp_path)
+    assert done.returncode == 1 and "3 broken lines" in done.stderr
+    assert [f"train.jsonl:{n}: {what}" in done.stdout for n, what in ((5, "not JSON"), (7, "empty answer"), (8, "not JSON"))] == [True] * 3
+
+
+def test_check_data_finds_nothing_wrong_with_the_tiny_world_and_nothing_at_all_elsewhere(tmp_path):
+    done = check_data("tiny/rolebench")
+    assert done.returncode == 0 and done.stdout.count("leaks: 0 of") == 4
+    for where in (tmp_path, "nowhere/here"):
+        done = check_data(where)
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1

@@ -1,4 +1,5 @@
 """train.py: gradients, schedules, configuration, and runs that are killed, resumed, refused."""
+import dataclasses
 import json
 import os
 import random
@@ -12,10 +13,13 @@ import torch
 from conftest import ROOT, randomise, small_backbone, write_rolebench
 from safetensors.torch import load_file
 from test_layer import hyper_model
+from test_tools import CHATGLM2, LLAMA2, QWEN2
 
 import train
 from data import Row, collate
-from hycora_layer import METHODS
+from hycora_layer import METHODS, AdapterConfig
+from model import ModelConfig
+from tools.params import count
 
 SMALL = ["--role-dim", "8", "--layer-dim", "8", "--hidden-dim", "16", "--head-rank", "4", "--rank", "2", "--batch-size", "4",
          "--role-subset", "3", "--log-every", "1", "--score-limit", "0"]
@@ -138,6 +142,48 @@ def test_command_line_wins_over_file_wins_over_default(tmp_path):
     assert told == {m: m == "lora" for m in METHODS}
 
 
+def test_config_files_extend_one_another_and_may_group_their_keys(tmp_path):
+    (tmp_path / "base.json").write_text('{"from here": {"model": "m", "lr": 1}, "from there": {"data": "d", "rank": 2}}')
+    (tmp_path / "c.json").write_text('{"extends": "base.json", "mine": {"rank": 3}, "alpha": 5}')
+    cfg, _ = train.parse_args(["--config", str(tmp_path / "c.json"), "--lr", "7"])
+    assert (cfg.model, cfg.data, cfg.lr, cfg.rank, cfg.alpha) == ("m", "d", 7, 3, 5)
+    (tmp_path / "c.json").write_text('{"extends": "gone.json"}')
+    with pytest.raises(OSError, match="gone.json"):
+        train.parse_args(["--config", str(tmp_path / "c.json")])
+
+
+SMOLLM2 = dict(model_type="llama", vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
+               num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True, rope_theta=100000)
+QWEN25 = dict(model_type="qwen2", vocab_size=151936, hidden_size=896, intermediate_size=4864, num_hidden_layers=24,
+              num_attention_heads=14, num_key_value_heads=2, tie_word_embeddings=True)
+BACKBONES = {"THUDM/chatglm2-6b": (CHATGLM2, 5), "Qwen/Qwen2-7B": (QWEN2, 5), "Qwen/Qwen2.5-7B": (QWEN2, 5), "meta-llama/Llama-2-7b-hf": (LLAMA2, 95),
+             "HuggingFaceTB/SmolLM2-135M-Instruct": (SMOLLM2, 95), "Qwen/Qwen2.5-0.5B-Instruct": (QWEN25, 5)}
+COUNTS = {"chatglm2-6b-zh": 16_830_448, "qwen2-7b-zh": 22_296_132, "qwen2.5-7b-zh": 22_296_132, "llama2-7b-en": 21_212_640}
+CONFIGS = sorted((ROOT / "configs").glob("*.json"))
+
+
+def test_the_paper_has_these_rows():
+    assert {p.stem for p in CONFIGS} == {
+        "tiny", "smollm2-135m-en", "qwen2.5-0.5b-zh", "chatglm2-6b-zh", "chatglm2-6b-zh-lora", "chatglm2-6b-zh-wo-hcl", "chatglm2-6b-zh-rsp-a-rsp-b",
+        "chatglm2-6b-zh-mrs-a-rsp-b", "qwen2-7b-zh", "qwen2-7b-zh-lora", "qwen2-7b-zh-ind-lora", "qwen2-7b-zh-neeko", "qwen2.5-7b-zh",
+        "qwen2.5-7b-zh-lora", "llama2-7b-en", "llama2-7b-en-lora"}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_file_makes_its_model(path):
+    cfg, _ = train.parse_args(["--config", str(path)])
+    folder = ROOT / cfg.model / "config.json"
+    architecture, roles = (json.loads(folder.read_text()), 8) if folder.is_file() else BACKBONES[cfg.model]
+    adapter = AdapterConfig(**{f.name: getattr(cfg, f.name) for f in dataclasses.fields(AdapterConfig)} | {"num_roles": roles})
+    trainable, linears = count(ModelConfig.from_hf(architecture), adapter)
+    assert linears > 20 and trainable == COUNTS.get(path.stem, trainable)
+    if path.stem != "tiny":
+        assert (cfg.out, cfg.data) == (f"runs/{path.stem}", "ZenMoore/RoleBench") and path.stem.endswith(cfg.language) == (cfg.method == "hycora" and cfg.lambda_max > 0)
+        groups = json.loads(path.read_text())
+        assert set(groups.pop("the paper", {})) <= {"model", "data", "language", "method", "lambda_max"}
+        assert all(key == "extends" or "ours" in key or "authors' code" in key for key in groups)
+
+
 def test_broken_data_stops_before_a_run_folder_is_made(tmp_path):
     path = write_rolebench(tmp_path, [("A", "q", ["x"])])
     path.write_text(path.read_text() + '{"role": "A", "question": "q", "generated": [""]}\n')
@@ -149,12 +195,34 @@ def test_a_test_line_about_an_unknown_role_is_refused(tmp_path):
     write_rolebench(tmp_path, [("A", "q", ["x"])])
     write_rolebench(tmp_path, [("A", "q2", ["x"]), ("Bb", "q2", ["x"])], part="test")
     done = run("--model", "tiny/backbone", "--data", tmp_path, "--out", tmp_path / "r", ok=False)
-    assert "unknown role in the test lines" in done.stderr and "Bb" in done.stderr and not (tmp_path / "r").exists()
+    assert "roles that training does not have" in done.stderr and "Bb" in done.stderr and not (tmp_path / "r").exists()
 
 
 # ------------------------------------------------------------------------------------------------------------- runs
 def steps(folder):
     return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_lora_told_in_words_plays_roles_that_training_never_saw(tmp_path):
+    """English RoleBench's role generalization, with everything else that data can bring: answers, balance, counts."""
+    def write(lines, part):
+        path = tmp_path / "data/rolebench-eng/role-generalization/general" / f"{part}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps({"role": r, "question": q, "generated": a}) + "\n" for r, q, a in lines))
+    write([(role, f"What is {n}?", [f"{n}", f"It is {n}."]) for role in "AB" for n in range(9)], "train")
+    write([("C", "What is 3?", ["3"])], "test")
+    (tmp_path / "data/profiles-eng").mkdir()
+    (tmp_path / "data/profiles-eng/desc.json").write_text('{"A": "One.", "B": "Two.", "C": "Three."}')
+    args = ["--model", "tiny/backbone", "--data", tmp_path / "data", "--generalization", "role", "--epochs", "2", "--batch-size", "4",
+            "--answers", "sampled", "--balance-roles", "--max-new-tokens", "4", "--rank", "2"]
+    out = run(*args, "--method", "lora", "--out", tmp_path / "lora").stdout
+    assert "36 rows, 18 of them an epoch, in 4 steps" in out and "% padding); 8 steps" in out
+    assert [p["role"] for p in map(json.loads, (tmp_path / "lora/predictions.jsonl").read_text().splitlines())] == ["C"]
+    for line in map(json.loads, (tmp_path / "lora/metrics.jsonl").read_text().splitlines()):
+        assert line["roles"] == 2 and line["positives"] >= 2 and line["negatives"] >= 4
+    run(*args, "--answers", "first", "--method", "lora", "--max-steps", "1", "--score-limit", "0", "--out", tmp_path / "first")
+    assert "18 rows, 18 of them" in run("--resume", tmp_path / "first").stdout
+    assert "roles that training does not have: C" in run(*args, "--out", tmp_path / "h", ok=False).stderr
 
 
 def test_kill_minus_nine_resumes_to_the_same_bits(tmp_path):

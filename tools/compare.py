@@ -73,8 +73,8 @@ def grouped(paths):
     for path, run in zip(paths, runs):
         if run.items != runs[0].items:
             common = len(set(run.items) & set(runs[0].items))
-            raise ValueError(f"{path} answers {len(run.items)} test lines and {paths[0]} {len(runs[0].items)}, {common} "
-                             f"of them the same: score both on the same lines")
+            raise ValueError(f"{path} answers {len(run.items)} test lines and {paths[0]} {len(runs[0].items)}, "
+                             f"{common} of them the same: score both on the same lines")
         groups.setdefault(run.name, []).append(run)
     backbone = Path(paths[0]) / "predictions_backbone.jsonl"
     if backbone.is_file() and (run := read(backbone)).items == runs[0].items:

@@ -19,8 +19,9 @@ import torch
 from tqdm import tqdm
 
 SPLITS = ("general", "role_specific")
-FOLDERS = {"en": "rolebench-eng/{}-generalization", "zh": "rolebench-zh"}          # RoleBench's own layout
-PROFILES = {"en": ("profiles-eng/desc.json", "roles_desc_en.json"), "zh": ("profiles-zh/desc.json", "roles_desc_zh.json")}
+FOLDERS = {"en": "rolebench-eng/{}-generalization", "zh": "rolebench-zh"}
+PROFILES = {"en": ["profiles-eng/desc.json", "roles_desc_en.json"],      # RoleBench's, the authors'
+            "zh": ["profiles-zh/desc.json", "roles_desc_zh.json"]}
 
 
 # ------------------------------------------------------------------------------------------------ reading RoleBench
@@ -63,7 +64,7 @@ def parse_line(record, split, language, place):
     if "conversation" in record:
         turns = record["conversation"]
         if not isinstance(turns, list) or len(turns) != 1 or not isinstance(turns[0], dict):
-            raise ValueError(f'{place}: "conversation" has to be a list of one turn, {{"human": ..., "assistant": ...}}')
+            raise ValueError(f'{place}: "conversation" has to be a list of one turn, {{"human", "assistant"}}')
         question, answers = turns[0].get("human"), turns[0].get("assistant")
     elif "output" in record:
         question, answers = record.get("input"), record["output"]        # its "instruction" is persona_of's business
@@ -370,7 +371,8 @@ def balanced(batches, roles):
         outwards = (m for d in range(1, len(batches)) for m in (n + d, n - d) if 0 <= m < len(batches))
         for m in outwards:
             for i, j in itertools.product(batches[n], batches[m]):
-                mine, other = ([*(k for k in b if k not in (i, j)), new] for b, new in ((batches[n], j), (batches[m], i)))
+                mine = [j if k == i else k for k in batches[n]]
+                other = [i if k == j else k for k in batches[m]]
                 if good(mine) and (good(other) or m > n and not good(batches[m])):
                     batches[n], batches[m] = mine, other
                     return True

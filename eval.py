@@ -1,7 +1,9 @@
 """Generation, chat, metrics and scoring.
 
-    python eval.py score --run runs/demo [--split general|role_specific] [--limit N] [--swap-roles] [--backbone]
+    python eval.py score --run runs/demo [--split general|role_specific] [--limit N] [--swap-roles] [--likelihood]
+    python eval.py score --run runs/demo --backbone                      # the untouched backbone
     python eval.py score --predictions answers.jsonl --language zh       # anybody's answers, no model
+    python eval.py score --endpoint URL --endpoint-model NAME --data DIR --language zh --out answers.json
     python eval.py chat  --run runs/demo --role "NAME"
 
 BLEU-4 and ROUGE are the paper's: sentence BLEU with nltk's smoothing method 3 and the F of the `rouge` package, best
@@ -10,10 +12,13 @@ reference per metric, Chinese by character. B batch, T prompt tokens of the long
 import argparse
 import json
 import math
+import os
 import re
 import sys
+import time
 import unicodedata
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -24,9 +29,21 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import model as backbones
-from data import SPLITS, Tokenizer, collate, encode_rows, fetch, load_rolebench, persona_of, read_jsonl, role_id
+from data import (
+    SPLITS,
+    Sample,
+    Tokenizer,
+    collate,
+    encode_rows,
+    fetch,
+    load_profiles,
+    load_rolebench,
+    persona_of,
+    read_jsonl,
+    role_id,
+)
 from hycora_layer import AdapterConfig, HyperModel
-from losses import pool_response
+from losses import pool_response, response_cross_entropy
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 METRICS = ("bleu4", "rouge1", "rouge2", "rougeL")
@@ -73,6 +90,13 @@ class Decoding:
     top_p: float = 1.0
     repetition_penalty: float = 1.0
     seed: int = 0
+
+    def __str__(self):
+        return "greedy" * (not self.temperature) + ", ".join(
+            f" {f.name} {getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default)
+
+
+OFFICIAL = {"zh": Decoding(100, 0.95, 50, 0.7), "en": Decoding(512, 0.7, 40, 0.9)}     # the authors' evaluation scripts
 
 
 def choose(logits, d, uniform, seen):
@@ -253,17 +277,25 @@ def metrics(answer, references, language):
 
 
 def mean_scores(lines):
-    """S of the run folder's contract: the mean of each metric, and n."""
-    return {m: sum(line[m] for line in lines) / len(lines) for m in METRICS} | {"n": len(lines)}
+    """S of the run folder's contract over prediction lines: the mean of each metric, n, 95 % intervals; mean length in
+    words, and distinct-1 and -2: different n-grams over all n-grams of the answers (low: it always says the same)."""
+    values = [[line[m] for m in METRICS] for line in lines]
+    low, high = bootstrap(values)
+    said = [words(line["answer"], line.get("language", "en")) for line in lines]
+    grams = [[g for answer in said for g in zip(*(answer[i:] for i in range(n)))] for n in (1, 2)]
+    return {**dict(zip(METRICS, np.mean(values, 0).tolist())), "n": len(lines),
+            "interval": {m: [low[i], high[i]] for i, m in enumerate(METRICS)},
+            "length": sum(map(len, said)) / len(said),
+            **{f"distinct{n}": len(set(g)) / max(1, len(g)) for n, g in enumerate(grams, 1)}}
 
 
-def bootstrap(values, resamples=2000, seed=0):
+def bootstrap(values, resamples=1000, seed=0):
     """95 % interval of the mean over test items, by drawing the items anew: (low, high) of values (n,) or (n, m).
 
     Of paired differences it tells whether a difference could be the luck of these items; other seeds are not in it."""
-    values, rng = np.asarray(values), np.random.default_rng(seed)
-    means = [values[rng.integers(len(values), size=len(values))].mean(0) for _ in range(resamples)]
-    return np.percentile(means, (2.5, 97.5), axis=0)
+    values = np.asarray(values, dtype=float)
+    drawn = np.random.default_rng(seed).multinomial(len(values), [1 / len(values)] * len(values), resamples)
+    return np.percentile(drawn @ values / len(values), (2.5, 97.5), axis=0).tolist()
 
 
 def summarise(predictions):
@@ -293,8 +325,15 @@ def persona(role, config, untouched=False):
     return persona_of(role, config["profiles"]) if config["role_instruction"] or untouched else None
 
 
+def line_of(sample, text, by, **more):
+    """A line of predictions.jsonl, with its metrics; `by` says what made it."""
+    return {"split": sample.split, "language": sample.language, "role": sample.role, "question": sample.question,
+            "references": list(sample.answers), "answer": text, **more, "by": by,
+            **metrics(text, sample.answers, sample.language)}
+
+
 def predict(model, tokenizer, config, samples, decoding, voices="right", batch_size=64):
-    """Answers to test samples, as lines of predictions.jsonl with their metrics.
+    """Answers to test samples, as lines of predictions.jsonl.
 
     voices: "right", each as its own role; "wrong", as the next role of the same language; None, the untouched backbone,
     which is told the role in words.
@@ -304,51 +343,94 @@ def predict(model, tokenizer, config, samples, decoding, voices="right", batch_s
                for s, name in zip(samples, speakers)]
     ids = None if voices is None else [role_id(name, config["roles"]) for name in speakers]
     desc = {"right": "answering", "wrong": "answering as another role", None: "backbone answering"}[voices]
-    texts = answer(model, tokenizer, prompts, ids, decoding, batch_size, desc)
-    return [{"split": s.split, "language": s.language, "role": s.role, "question": s.question,
-             "references": list(s.answers), "answer": text,
-             **({"spoken_by": speaker} if voices == "wrong" else {}), **metrics(text, s.answers, s.language)}
+    texts, by = answer(model, tokenizer, prompts, ids, decoding, batch_size, desc), made_by(config, decoding, voices)
+    return [line_of(s, text, by, **({"spoken_by": speaker} if voices == "wrong" else {}))
             for s, speaker, text in zip(samples, speakers, texts)]
 
 
-def other_role(sample, samples):
-    """The next role of the sample's language, in the order in which they first occur."""
+def other_role(sample, samples, distance=1):
+    """The role so many places after the sample's, among those of its language in the order in which they occur."""
     roles = list(dict.fromkeys(s.role for s in samples if s.language == sample.language))
-    return roles[(roles.index(sample.role) + 1) % len(roles)]
+    return roles[(roles.index(sample.role) + distance) % len(roles)]
+
+
+def made_by(config, decoding=None, voices="right"):
+    """What a table, a prediction or a figure was made by, in a line: run, method, data, seed and decoding."""
+    who = f"the untouched {config['model']}" if voices is None else f"{config['method']} in {config['out']}"
+    how = f"; {decoding}" if decoding else ""
+    return f"{who}, {config['data']} ({config['language']}), seed {config['seed']}{how}"
 
 
 @torch.inference_mode()
-def retrieval_top1(model, tokenizer, config, samples, batch_size=32):
-    """Share of test answers (the first reference) whose z_t is nearest to their own role's z_r; None without them."""
-    if model.projections is None:
-        return None
-    right, told = 0, config["profiles"] if config["role_instruction"] else None
+def read_answers(model, tokenizer, config, samples, batch_size=32):
+    """How the model reads each sample's first reference as spoken by its role: nats per token (n,) of the answer and
+    its stop, and e_t of Eq. 5 (n, C). NaN where the prompt alone is longer than max_length."""
+    backbone, told = model.backbone, config["profiles"] if config["role_instruction"] else None
     rows, _, _ = encode_rows([replace(s, answers=s.answers[:1]) for s in samples], config["roles"], tokenizer,
                              config["max_length"], told)
+    rows.sort(key=lambda r: len(r.ids))
+    nats, e_t = torch.full((len(samples),), math.nan), torch.full((len(samples), backbone.config.hidden_size), math.nan)
     for start in range(0, len(rows), batch_size):
-        batch = collate(rows[start:start + batch_size], tokenizer.eos_id, config["pool"]).to(model.backbone.device)
+        chosen = rows[start:start + batch_size]
+        batch = collate(chosen, tokenizer.eos_id, config["pool"]).to(backbone.device)
         with model.speaking_as(batch.role_ids):
-            hidden = model.backbone.hidden(batch.input_ids).flatten(0, 1)
-        e_t = pool_response(hidden, batch.pooled, batch.pooled_rows, len(batch.input_ids))
-        z_r, z_t = model.projections(model.hyper.role_embedding.weight, e_t)               # (R, d_z), (B, d_z)
-        nearest = (F.normalize(z_t, dim=-1) @ F.normalize(z_r, dim=-1).t()).argmax(-1)
-        right += (nearest.cpu() == batch.role_ids).sum().item()
-    return right / len(rows)
+            hidden = backbone.hidden(batch.input_ids).flatten(0, 1)                    # (B * T, C)
+            counts = [len(r.ids) - r.prompt for r in chosen]
+            sums = [response_cross_entropy(h, backbone.lm_head.weight, t) for h, t in
+                    zip(hidden[batch.supervised].split(counts), batch.targets.split(counts))]
+        at = [r.sample for r in chosen]
+        nats[at] = torch.stack(sums).float().cpu() / torch.tensor(counts)
+        e_t[at] = pool_response(hidden, batch.pooled, batch.pooled_rows, len(chosen)).float().cpu()
+    return nats, e_t
+
+
+def likelihood(model, tokenizer, config, samples, nats, wrong=3):
+    """How much less likely the right answers are from the mouths of the next `wrong` roles of the same language, in
+    nats per token; `told_apart`: how often the right role beats all of them (by chance 1 in wrong + 1)."""
+    others = torch.stack([read_answers(model, tokenizer, config, [replace(s, role=other_role(s, samples, d))
+                                                                  for s in samples])[0] for d in range(1, wrong + 1)])
+    low, high = bootstrap((others.mean(0) - nats).nan_to_num())
+    return {"right": nats.nanmean().item(), "wrong": others.nanmean().item(), "difference_interval": [low, high],
+            "told_apart": (nats < others.min(0).values).float().mean().item(), "wrong_roles": wrong}
+
+
+@torch.inference_mode()
+def retrieval_top1(model, config, samples, e_t):
+    """Share of test answers whose z_t is nearest to their own role's z_r."""
+    weight = model.hyper.role_embedding.weight
+    z_r, z_t = model.projections(weight, e_t.to(weight))                               # (R, d_z), (n, d_z)
+    nearest = (F.normalize(z_t, dim=-1) @ F.normalize(z_r, dim=-1).t()).argmax(-1).tolist()
+    return sum(config["roles"][s.role] == found for s, found in zip(samples, nearest)) / len(samples)
+
+
+def evaluate(model, tokenizer, config, samples, decoding, voices="right", swap=False, read=False, batch_size=64):
+    """(scores.json, predictions) of a run, or with voices None of the untouched backbone.
+
+    swap: the questions answered as the wrong role too. read: likelihood, and retrieval where there are projections.
+    """
+    predictions = predict(model, tokenizer, config, samples, decoding, voices, batch_size)
+    scores = {"by": made_by(config, decoding, voices), "splits": summarise(predictions), "run": config["out"],
+              "data": config["data"], "seed": config["seed"], "decoding": vars(decoding)}
+    if swap:
+        wrong = predict(model, tokenizer, config, samples, decoding, "wrong", batch_size)
+        scores["swap"] = {"right": mean_scores(predictions), "wrong": mean_scores(wrong)}
+    if read and voices:
+        nats, e_t = read_answers(model, tokenizer, config, samples)
+        scores["likelihood"] = likelihood(model, tokenizer, config, samples, nats)
+        if model.projections is not None:
+            scores["retrieval_top1"] = retrieval_top1(model, config, samples, e_t)
+    return scores, predictions
 
 
 def report(model, tokenizer, run, samples):
     """Scores a finished run and the untouched backbone on test samples, writes both into the run folder, and prints
     before -> after, the role swap, and questions that every character answers."""
     config = read_run(run)
-    decoding = Decoding(max_new_tokens=config["max_new_tokens"])
-    after, wrong, before = (predict(model, tokenizer, config, samples, decoding, voices)
-                            for voices in ("right", "wrong", None))
-    about = {"run": str(run), "decoding": vars(decoding)}
-    scores_before = {"splits": summarise(before), **about}
-    scores = {"splits": summarise(after), "swap": {"right": mean_scores(after), "wrong": mean_scores(wrong)},
-              "retrieval_top1": retrieval_top1(model, tokenizer, config, samples), **about}
-    write_scores(scores, after, run / "scores.json", run / "predictions.jsonl")
-    write_scores(scores_before, before, run / "scores_backbone.json", run / "predictions_backbone.jsonl")
+    decoding = Decoding(config["max_new_tokens"])
+    scores, after = evaluate(model, tokenizer, config, samples, decoding, swap=True, read=True)
+    scores_before, before = evaluate(model, tokenizer, config, samples, decoding, None)
+    write_scores(run / "scores.json", scores, run / "predictions.jsonl", after)
+    write_scores(run / "scores_backbone.json", scores_before, run / "predictions_backbone.jsonl", before)
     print(f"\n{len(samples)} test questions that training never saw, backbone -> {config['method']}:\n")
     print(table(scores, scores_before))
     for group in dict.fromkeys((s.language, s.split) for s in samples):
@@ -374,89 +456,172 @@ def pad(text, width):
 
 
 def table(scores, before=None):
-    """Per role and split as text; with `before`, ROUGE-L and BLEU-4 before -> after. Then role swap and retrieval."""
+    """Scores as text, per role and split: n, the metrics, the interval of ROUGE-L; with `before`, ROUGE-L and BLEU-4
+    before -> after. Below it what else was measured."""
     splits = scores["splits"]
-    names = ("rougeL", "bleu4") if before else METRICS
-    width = 16 if before else 9
-    lines = [pad("", 22) + "".join(pad(split, width * len(names) + 2) for split in splits),
-             pad("", 22) + "".join("".join(pad(n, width) for n in names) + "  " for _ in splits)]
+    heads = ("rougeL", "bleu4") if before else ("n", *METRICS, "rougeL, 95 %")
+    widths = [16, 16] if before else [6, 8, 8, 8, 8, 16]
+
+    def line(title, cells_of):
+        cells = "".join(pad(cell, w) for split in splits for cell, w in zip(cells_of(split), widths))
+        return (pad(title, 22) + cells).rstrip()
+
+    def cells(new, old):
+        if new is None:
+            return ["-"] * len(heads)
+        if before:
+            return [f"{old[m]:5.1f} -> {new[m]:5.1f}" for m in heads]
+        low, high = new["interval"]["rougeL"] if "interval" in new else (math.nan, math.nan)
+        return [str(new["n"]), *(f"{new[m]:.2f}" for m in METRICS), "" if low != low else f"[{low:.1f}, {high:.1f}]"]
 
     def row(title, of):
-        """One line; of(split's scores) is an S, or None where a role has no line in that split."""
-        cells = []
-        for split, values in splits.items():
-            new, old = of(values), of(before["splits"][split]) if before else None
-            for n in names:
-                text = "-" if new is None else f"{old[n]:5.1f} -> {new[n]:5.1f}" if before else f"{new[n]:.2f}"
-                cells.append(pad(text, width))
-            cells.append("  ")
-        lines.append((pad(title, 22) + "".join(cells)).rstrip())
+        """One line; of(a split's scores) is an S, or None where a role has no line in that split."""
+        return line(title, lambda s: cells(of(splits[s]), of(before["splits"][s]) if before else None))
 
+    def mean_over_roles(values):
+        of = values["roles"].values()
+        return {m: sum(v[m] for v in of) / len(of) for m in METRICS} | {"n": len(of)}
+    lines = [line("", lambda s: [s, *[""] * (len(heads) - 1)]), line("", lambda s: heads)]
     for role in dict.fromkeys(role for values in splits.values() for role in values["roles"]):
-        row(role[:21], lambda values, role=role: values["roles"].get(role))
-    row("mean over roles", lambda values: mean_scores(list(values["roles"].values())))
-    row("all lines", lambda values: values["overall"])
+        lines.append(row(role[:21], lambda values, role=role: values["roles"].get(role)))
+    lines += [row("mean over roles", mean_over_roles), row("all lines", lambda values: values["overall"])]
     if swap := scores.get("swap"):
         lines.append(f"role swap: answers as the right role {swap['right']['rougeL']:.1f} ROUGE-L, "
                      f"as the wrong role {swap['wrong']['rougeL']:.1f}")
-    if scores.get("retrieval_top1") is not None:
+    if read := scores.get("likelihood"):
+        lines.append(f"likelihood: {read['right']:.3f} nats per token of the reference as the right role, "
+                     f"{read['wrong']:.3f} as a wrong one; {100 * read['told_apart']:.1f} % told apart from "
+                     f"{read['wrong_roles']} others")
+    if "retrieval_top1" in scores:
         lines.append(f"retrieval: {100 * scores['retrieval_top1']:.1f} % of test answers are nearest to their own role")
     return "\n".join(lines)
 
 
-def write_scores(scores, predictions, path, lines_path):
+def write_scores(path, scores, lines_path=None, predictions=()):
     """Writes scores (JSON) and, beside them, the predictions they are the means of (JSONL)."""
+    if lines_path:
+        Path(lines_path).write_text("".join(json.dumps(p, ensure_ascii=False) + "\n" for p in predictions), "utf8")
     Path(path).write_text(json.dumps(scores, ensure_ascii=False, indent=1) + "\n", "utf8")
-    Path(lines_path).write_text("".join(json.dumps(p, ensure_ascii=False) + "\n" for p in predictions), "utf8")
 
 
 # --------------------------------------------------------------------------------------------------------- commands
-def score_predictions(args):
-    """Scores a file of answers: no model is needed."""
+def read_predictions(path, language):
+    """The lines of a file of answers, each with its metrics; language is for lines that do not say theirs."""
     predictions = []
-    for place, p in read_jsonl(args.predictions):
+    for place, p in read_jsonl(path):
         if lacking := {"split", "role", "references", "answer"} - p.keys():
             raise ValueError(f"{place}: lacks {', '.join(sorted(lacking))}")
         texts = p["references"]
         if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in (p["answer"], *texts)):
             raise ValueError(f"{place}: \"answer\" has to be text and \"references\" a list of at least one text")
-        predictions.append(p | metrics(p["answer"], p["references"], p.get("language", args.language)))
+        p = {"language": language} | p
+        predictions.append(p | metrics(p["answer"], p["references"], p["language"]))
     if not predictions:
-        raise ValueError(f"{args.predictions} holds no prediction")
-    scores = {"splits": summarise(predictions), "predictions": str(args.predictions), "language": args.language}
-    print(table(scores))
-    if args.out:
-        Path(args.out).write_text(json.dumps(scores, ensure_ascii=False, indent=1) + "\n", "utf8")
+        raise ValueError(f"{path} holds no prediction")
+    return predictions
+
+
+def asked_samples(args, data, language, generalization="instruction", roles=None):
+    """The test lines that --split and --limit ask for; of `roles` only, if given."""
+    splits = (args.split,) if args.split else SPLITS
+    samples = load_rolebench(fetch(data), language, "test", splits, generalization)
+    return some([s for s in samples if roles is None or s.role in roles], args.limit)
+
+
+def decoding_of(args, language, max_new_tokens=128):
+    """--decode's settings, and over them what the command line says of its own."""
+    if args.decode == "official" and language not in OFFICIAL:
+        raise ValueError(f"--decode official is for one language, {' or '.join(OFFICIAL)}, and this is {language!r}")
+    base = OFFICIAL[language] if args.decode == "official" else Decoding(max_new_tokens)
+    return replace(base, **{f.name: getattr(args, f.name) for f in fields(Decoding) if hasattr(args, f.name)})
+
+
+def ask(url, model, messages, pauses=(1, 4, 15, 60), **options):
+    """What an OpenAI-compatible service answers to chat messages; asked again after each pause (seconds) while it is
+    busy, slow or down. The key comes from OPENAI_API_KEY and is kept nowhere. ValueError when it will not answer."""
+    from huggingface_hub import InferenceClient
+    from huggingface_hub.errors import OfflineModeIsEnabled
+    client = InferenceClient(base_url=url, api_key=os.environ.get("OPENAI_API_KEY", "none"), timeout=120)
+    for pause in (*pauses, None):
+        try:
+            answers = client.chat_completion(messages, model=model, **options).choices
+            return (answers[0].message.content or "").strip()
+        except Exception as e:                                           # whatever may go wrong at the other end
+            status = getattr(getattr(e, "response", None), "status_code", None)
+            if pause is None or status in (400, 401, 403, 404, 422) or isinstance(e, OfflineModeIsEnabled):
+                reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+                raise ValueError(f"{url} does not answer: {reason}") from None
+            time.sleep(pause)
+
+
+def appended(path, names, items, work, workers=8):
+    """Appends work(item), a dict with the item's fields `names`, to a JSONL for each item as it arrives; returns all.
+
+    Items that agree with a record in `names` have been worked on already, so an interrupted collection goes on where
+    it was; a line cut off in mid-write is dropped.
+    """
+    path, lines = Path(path), []
+    if path.exists():
+        lines = [line + "\n" for line in path.read_text("utf8").split("\n") if line.endswith("}")]
+        path.write_text("".join(lines), "utf8")
+    records = list(map(json.loads, lines))
+    known = {json.dumps([r.get(n) for n in names]) for r in records}
+    with ThreadPoolExecutor(workers) as pool, open(path, "a", encoding="utf8") as file:
+        jobs = [pool.submit(work, item) for item in items if json.dumps([item[n] for n in names]) not in known]
+        try:
+            for job in tqdm(as_completed(jobs), total=len(jobs), desc=path.name):
+                records.append(job.result())
+                file.write(json.dumps(records[-1], ensure_ascii=False) + "\n")
+                file.flush()
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return records
+
+
+def collect(args):
+    """The test questions asked of a service, each with its role's description; the answers go to --out's .jsonl."""
+    if not (args.data and args.out and args.endpoint_model):
+        raise ValueError("--endpoint needs --endpoint-model, --data and --out FILE.json")
+    profiles, decoding = load_profiles(fetch(args.data), args.language), decoding_of(args, args.language)
+    by = f"{args.endpoint_model} at {args.endpoint}, {args.data} ({args.language}); {decoding}"
+
+    def work(item):
+        messages = [{"role": "system", "content": persona_of(item["role"], profiles)},
+                    {"role": "user", "content": item["question"]}]
+        text = ask(args.endpoint, args.endpoint_model, messages, max_tokens=decoding.max_new_tokens,
+                   temperature=decoding.temperature, top_p=decoding.top_p)
+        return line_of(Sample(**item), text, by)
+    items = [vars(s) for s in asked_samples(args, args.data, args.language)]
+    return appended(Path(args.out).with_suffix(".jsonl"), ("split", "role", "question"), items, work)
 
 
 def score(args):
-    """Scores a run on its data's test lines and writes scores.json and predictions.jsonl into it."""
-    if args.predictions:
-        return score_predictions(args)
-    model, tokenizer, config = load_run(args.run, args.device)
-    decoding = Decoding(**{f.name: getattr(args, f.name) for f in fields(Decoding)})
-    splits = (args.split,) if args.split else SPLITS
-    samples = load_rolebench(fetch(args.data or config["data"]), config["language"], "test", splits,
-                             config.get("generalization", "instruction"))
-    samples = some([s for s in samples if s.role in config["roles"]], args.limit)
-    if not samples:
-        raise ValueError("no test line is about a role of this run")
-    voices = None if args.backbone else "right"
-    predictions = predict(model, tokenizer, config, samples, decoding, voices, args.batch_size)
-    scores = {"splits": summarise(predictions), "run": str(args.run), "decoding": vars(decoding)}
-    if args.swap_roles:
-        wrong = predict(model, tokenizer, config, samples, decoding, "wrong", args.batch_size)
-        scores["swap"] = {"right": mean_scores(predictions), "wrong": mean_scores(wrong)}
-    if not args.backbone:
-        scores["retrieval_top1"] = retrieval_top1(model, tokenizer, config, samples)
-    print(table(scores))
-    if (args.limit or args.split) and not args.out:
-        return print("a part of the test lines: nothing written (--out FILE.json keeps it)")
-    name = "_backbone" if args.backbone else ""
-    out = Path(args.out) if args.out else Path(args.run) / f"scores{name}.json"
-    lines = out.with_suffix(".jsonl") if args.out else Path(args.run) / f"predictions{name}.jsonl"
-    write_scores(scores, predictions, out, lines)
-    print(f"wrote {out} and {lines}")
+    """Scores a run, a file of answers or a service on test lines; a run's scores.json and predictions.jsonl go into
+    its folder."""
+    out, lines = args.out, None
+    if args.predictions or args.endpoint:
+        predictions = collect(args) if args.endpoint else read_predictions(args.predictions, args.language)
+        scores = {"by": predictions[0].get("by", args.predictions), "splits": summarise(predictions)}
+    else:
+        model, tokenizer, config = load_run(args.run, args.device)
+        config |= {"out": args.run, "data": args.data or config["data"]}
+        samples = asked_samples(args, config["data"], config["language"], config.get("generalization", "instruction"),
+                                config["roles"])
+        if not samples:
+            raise ValueError("no test line is about a role of this run")
+        decoding = decoding_of(args, config["language"], config["max_new_tokens"])
+        scores, predictions = evaluate(model, tokenizer, config, samples, decoding, None if args.backbone else "right",
+                                       args.swap_roles, args.likelihood, args.batch_size)
+        if out:
+            lines = Path(out).with_suffix(".jsonl")
+        elif not args.limit and not args.split:
+            name = "_backbone" if args.backbone else ""
+            out, lines = Path(args.run) / f"scores{name}.json", Path(args.run) / f"predictions{name}.jsonl"
+    print(f"{scores['by']}\n{table(scores)}")
+    if not out:
+        return print("nothing written: --out FILE.json keeps it")
+    write_scores(out, scores, lines, predictions)
+    print(f"wrote {out}" + (f" and {lines}" if lines else ""))
 
 
 class Stream:
@@ -477,7 +642,7 @@ def chat(args):
     model, tokenizer, config = load_run(args.run, args.device)
     role, history = args.role or next(iter(config["roles"])), []
     role_id(role, config["roles"])
-    decoding = Decoding(**{f.name: getattr(args, f.name) for f in fields(Decoding)})
+    decoding = decoding_of(args, config["language"])
     room = model.backbone.config.max_positions - decoding.max_new_tokens
     sys.stdin.reconfigure(errors="replace")                              # a stray byte ends no conversation
     print(f"You are talking to {role}. /role NAME changes the speaker, /roles lists them, /new forgets, /quit ends.")
@@ -520,8 +685,10 @@ def parse_args(argv):
         p.set_defaults(function=function)
         p.add_argument("--run", help="a run folder of train.py")
         p.add_argument("--device", default="auto")
+        p.add_argument("--decode", choices=("greedy", "official"), default="greedy",
+                       help="official: the authors' sampling for the run's language")
         for f in fields(Decoding):
-            p.add_argument(f"--{f.name.replace('_', '-')}", type=f.type, default=f.default)
+            p.add_argument(f"--{f.name.replace('_', '-')}", type=f.type, default=argparse.SUPPRESS)
         if function is chat:
             p.add_argument("--role", help="who speaks first; default: the first role")
             continue
@@ -530,9 +697,12 @@ def parse_args(argv):
         p.add_argument("--limit", type=int, default=0, help="test lines per split; 0: all")
         p.add_argument("--batch-size", type=int, default=64)
         p.add_argument("--swap-roles", action="store_true", help="also answer as the wrong role, and score that")
+        p.add_argument("--likelihood", action="store_true", help="also read the references as right and wrong roles")
         p.add_argument("--backbone", action="store_true", help="score the untouched backbone")
         p.add_argument("--predictions", help="score this JSONL instead of a run")
-        p.add_argument("--language", choices=("en", "zh"), default="en", help="of --predictions whose lines do not say it")
+        p.add_argument("--endpoint", help="URL of an OpenAI-compatible service to score instead (key: OPENAI_API_KEY)")
+        p.add_argument("--endpoint-model", help="the service's name of the model")
+        p.add_argument("--language", choices=("en", "zh"), default="en", help="of --endpoint, or of --predictions")
         p.add_argument("--out", help="JSON file; default: scores.json in the run folder")
     return parser.parse_args(argv)
 
@@ -541,7 +711,7 @@ def main():
     """Runs a command; bad input ends it with one line and exit code 1."""
     args = parse_args(sys.argv[1:])
     try:
-        if not args.run and not getattr(args, "predictions", None):
+        if not (args.run or getattr(args, "predictions", None) or getattr(args, "endpoint", None)):
             raise ValueError("name a run folder with --run")
         args.function(args)
     except (ValueError, OSError) as e:

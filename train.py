@@ -66,7 +66,7 @@ class Config(AdapterConfig):
     role_subset: str = ""               # role names, comma-separated, or a number: the first so many; empty: all
     splits: tuple[str, ...] = SPLITS
     generalization: str = "instruction"  # which English RoleBench: its test has new questions, or new roles ("role")
-    answers: str = "all"                # of several to a question: a row for each; or the first; or one an epoch, sampled
+    answers: str = "all"                # of several to a question: a row each; or the first; or one an epoch, sampled
     out: str = "runs/demo"
     template: str = "auto"              # a prompt template of data.py; auto: by the tokenizer's chat template
     role_instruction: bool | None = None  # tell the role in the prompt; default: only if neither A nor B knows it

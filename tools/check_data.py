@@ -34,8 +34,8 @@ def leaks(train, test):
     """How many test samples share with training (role, question, an answer), (role, question), (question, other role).
 
     A line counts once, under the first of these that holds."""
-    asked, answered = Counter((s.role, s.question) for s in train), {(s.role, s.question, a) for s in train for a in s.answers}
-    questions = {s.question for s in train}
+    answered = {(s.role, s.question, a) for s in train for a in s.answers}
+    asked, questions = {(s.role, s.question) for s in train}, {s.question for s in train}
     kinds = Counter("answer" if any((s.role, s.question, a) in answered for a in s.answers) else
                     "question" if (s.role, s.question) in asked else "elsewhere" if s.question in questions else None
                     for s in test)
@@ -74,8 +74,8 @@ def check(root, language, tokenizer=None, generalization="instruction"):
         out += describe(f"{split} {part}", of, tokenizer) if of else []
         if of and part == "test":
             same, asked, elsewhere = leaks(train, of)
-            out.append(f"  leaks: {same} of {len(of)} with role, question and an answer in train, {asked} more with role "
-                       f"and question, {elsewhere} more with the question under another role")
+            out.append(f"  leaks: {same} of {len(of)} with role, question and an answer in train, {asked} more with "
+                       f"role and question, {elsewhere} more with the question under another role")
     counts = {(split, part): Counter(s.role for s in of) for split, part, of in parts if of}
     out.append(pad("lines per role", 28) + "".join(pad(f"{split} {part}", 22) for split, part in counts))
     for role in dict.fromkeys(s.role for s in train + test):

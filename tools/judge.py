@@ -1,0 +1,170 @@
+"""Two files of answers before a judge: which speaks more like the character, and who knows more (the paper's Table 4).
+
+    python -m tools.judge --a A.jsonl --b B.jsonl --base-url URL --judge-model NAME [--limit 100] [--dry-run]
+    python -m tools.judge --a A.jsonl --b B.jsonl --judge local:FOLDER
+
+The files are predictions.jsonl of two runs. For each question and each of two criteria the judge sees both answers
+twice, in either order; only if it prefers the same answer both times has that answer won, all else is a tie. Verdicts
+are appended to --out as they arrive and never asked for twice. A service's key comes from OPENAI_API_KEY. A local
+judge, any backbone's folder, is asked which verdict it finds likelier.
+"""
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+from data import Tokenizer, read_jsonl
+from eval import appended, ask, bootstrap
+from model import Transformer, fetch
+
+CRITERIA = {
+    "behaviour": "Which answer sounds more like {role}: tone of voice, temper, habits of speech, attitude to whoever "
+                 "asks? Leave aside whether it is correct.",
+    "knowledge": "Which answer shows better what {role} knows and has lived through, and agrees better with the known "
+                 "good answer? Leave aside how it is worded.",
+}
+PROMPT = """Two actors answered the same question in the name of {role}.
+
+Question: {question}
+Known good answer: {reference}
+
+Answer 1: {first}
+Answer 2: {second}
+
+{criterion} Being longer or coming first is no merit. Reply with one line, nothing else:
+Verdict: 1
+or
+Verdict: 2
+or
+Verdict: tie"""
+
+
+def prompt_of(item):
+    """The judge's prompt for a pair, a criterion and an order."""
+    first, second = (item[x] for x in item["order"])
+    return PROMPT.format(role=item["role"], question=item["question"], reference=item["reference"], first=first,
+                         second=second, criterion=CRITERIA[item["criterion"]].format(role=item["role"]))
+
+
+def parse(text):
+    """"1", "2" or "tie" from the last line of a judge's answer, and None unless that line is exactly a verdict."""
+    last = (text.strip().splitlines() or [""])[-1]
+    found = re.fullmatch(r"\W*verdict:?\W*(1|2|tie)\W*", last.lower())
+    return found and found[1]
+
+
+def service(url, name, tries=3):
+    """A judge behind an OpenAI-compatible endpoint: a function from prompt to (verdict or None, what it said)."""
+    def verdict(prompt):
+        for _ in range(tries):
+            said = ask(url, name, [{"role": "user", "content": prompt}], max_tokens=512, temperature=0)
+            if found := parse(said):
+                break
+        return found, said
+    return verdict
+
+
+@torch.inference_mode()
+def local(folder):
+    """A backbone as judge: "1" or "2", whichever it finds likelier after the prompt and "Verdict:"."""
+    folder = fetch(folder)
+    tokenizer, backbone = Tokenizer(folder), Transformer.from_pretrained(folder)
+
+    @torch.inference_mode()
+    def verdict(prompt):
+        start = tokenizer.prompt(prompt) + tokenizer.encode("Verdict:")
+        scores = {}
+        for option in "12":
+            ids = start + tokenizer.encode(f" {option}")
+            if len(ids) > backbone.config.max_positions:
+                return None, "the prompt is longer than this judge can read"
+            log_p = backbone(torch.tensor([ids], device=backbone.device))[0, :-1].float().log_softmax(-1)
+            scores[option] = sum(log_p[i - 1, ids[i]].item() for i in range(len(start), len(ids)))
+        return max(scores, key=scores.get), f"{scores['1'] - scores['2']:+.4f} nats for 1"
+    return verdict
+
+
+def pairs(a, b, limit=0):
+    """What both files answered, as a list of dicts; at most `limit`, evenly spread. ValueError if that is nothing."""
+    mine, theirs = ({(p["split"], p["role"], p["question"]): p for _, p in read_jsonl(path)} for path in (a, b))
+    common = [dict(zip(("split", "role", "question"), key)) |
+              {"a": p["answer"], "b": theirs[key]["answer"], "reference": p["references"][0]}
+              for key, p in mine.items() if key in theirs]
+    if not common:
+        raise ValueError(f"{a} and {b} have no question in common")
+    n = min(limit or len(common), len(common))
+    return [common[i * len(common) // n] for i in range(n)]
+
+
+def tally(verdicts):
+    """{criterion: {"a", "tie", "b", "n", "unreadable", "agreement", "win_rate_a", "win_rate_b", "interval"}}.
+
+    interval: 95 %, of A's win rate minus B's, by bootstrap over the questions.
+    """
+    result = {}
+    for criterion in CRITERIA:
+        seen = {}
+        for v in verdicts:
+            if v["criterion"] == criterion:
+                seen.setdefault((v["split"], v["role"], v["question"]), {})[v["order"]] = v["verdict"]
+        both = [s for s in seen.values() if len(s) == 2 and all(s.values())]
+        outcome = [s["ab"] if s["ab"] == s["ba"] else "tie" for s in both]
+        count = {x: outcome.count(x) for x in ("a", "tie", "b")}
+        n = len(both)
+        result[criterion] = count | {"n": n, "unreadable": len(seen) - n}
+        if n:
+            result[criterion] |= {"agreement": sum(s["ab"] == s["ba"] for s in both) / n,
+                                  "win_rate_a": count["a"] / n, "win_rate_b": count["b"] / n,
+                                  "interval": bootstrap([(o == "a") - (o == "b") for o in outcome])}
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--a", required=True, help="predictions.jsonl of one run")
+    parser.add_argument("--b", required=True, help="of the other")
+    parser.add_argument("--base-url", help="an OpenAI-compatible service")
+    parser.add_argument("--judge-model", help="the service's name of the model")
+    parser.add_argument("--judge", help="local:FOLDER, a backbone as judge")
+    parser.add_argument("--out", help="JSONL of verdicts; default: beside --a")
+    parser.add_argument("--limit", type=int, default=0, help="at most so many questions, four calls each; 0: all")
+    parser.add_argument("--dry-run", action="store_true", help="print the first prompt and the number of calls")
+    args = parser.parse_args()
+    try:
+        name = args.judge or args.judge_model
+        if not args.dry_run and not (args.judge or args.base_url and args.judge_model):
+            raise ValueError("name a judge: --base-url and --judge-model, or --judge local:FOLDER")
+        about = {"judge": name, "a_file": args.a, "b_file": args.b}
+        items = [about | pair | {"criterion": criterion, "order": order}
+                 for pair in pairs(args.a, args.b, args.limit) for criterion in CRITERIA for order in ("ab", "ba")]
+        if args.dry_run:
+            return print(f"{prompt_of(items[0])}\n\n({len(items)} such calls)")
+        if args.judge and not args.judge.startswith("local:"):
+            raise ValueError(f"--judge is {args.judge!r}; it takes local:FOLDER")
+        verdict = local(args.judge.removeprefix("local:")) if args.judge else service(args.base_url, name)
+        names = (*about, "criterion", "order", "split", "role", "question")
+
+        def work(item):
+            found, said = verdict(prompt_of(item))
+            won = {"1": item["order"][0], "2": item["order"][1]}.get(found, found)
+            return {n: item[n] for n in names} | {"verdict": won, "said": said}
+        out = Path(args.out or Path(args.a).with_name("verdicts.jsonl"))
+        verdicts = appended(out, names, items, work, 1 if args.judge else 8)
+        verdicts = [v for v in verdicts if about.items() <= v.items()]
+    except (ValueError, OSError) as e:
+        sys.exit(f"tools.judge: {e}")
+    print(f"{name} on A = {args.a} and B = {args.b}; verdicts in {out}")
+    for criterion, t in tally(verdicts).items():
+        if not t["n"]:
+            print(f"{criterion}: no readable pair of verdicts ({t['unreadable']} unreadable)")
+            continue
+        low, high = t["interval"]
+        print(f"{criterion}: A wins {t['win_rate_a']:.2f}, ties {t['tie'] / t['n']:.2f}, B wins {t['win_rate_b']:.2f}; "
+              f"A - B {t['win_rate_a'] - t['win_rate_b']:+.2f}, 95 % [{low:+.2f}, {high:+.2f}]; n = {t['n']}, "
+              f"orders agree in {t['agreement']:.0%}, {t['unreadable']} unreadable")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The paper's Figure 4 for a run: its role-specific matrices as points, by role and by layer; how distinct they are.
+
+    python -m tools.tsne --run runs/demo [--kind q_proj] [--out runs/demo/tsne.png]
+
+Needs matplotlib and scikit-learn. A point is the A (or B) of one role in one linear of the chosen kind; the paper draws
+ChatGLM2's query_key_value. The silhouette (-1 to 1; cosine, on the matrices themselves, not on the drawing) is a number
+for what the eye sees: above 0, a point is nearer to its own group than to the next. "Within a layer" first takes from
+each matrix the mean of its layer over all roles, which leaves what the roles differ in.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from eval import load_run, made_by
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999933")  # colour-blind-safe
+
+
+@torch.inference_mode()
+def matrices(model, kind):
+    """{half: (R, n, numbers)} of every half that differs between the R roles, in the n linears of a kind."""
+    linears = model.kinds[kind]
+    with model.speaking_as(torch.arange(model.config.num_roles)):
+        halves = {half: torch.stack([linear.voice[i] for linear in linears], -3).float() for i, half in enumerate("AB")}
+    return {half: m.flatten(-2).cpu().numpy() for half, m in halves.items() if m.dim() == 4}
+
+
+def silhouettes(m):
+    """Silhouette scores of matrices (R, n, numbers): by role, by role within a layer, by layer."""
+    from sklearn.metrics import silhouette_score
+    R, n, _ = m.shape
+    roles, layers = np.repeat(np.arange(R), n), np.tile(np.arange(n), R)
+    score = lambda x, labels: float(silhouette_score(x.reshape(R * n, -1), labels, metric="cosine"))     # noqa: E731
+    return {"role": score(m, roles), "role within a layer": score(m - m.mean(0), roles), "layer": score(m, layers)}
+
+
+def font_with(text):
+    """The name of an installed font that has every sign of `text`, or None."""
+    from matplotlib.font_manager import fontManager
+    from matplotlib.ft2font import FT2Font
+    for entry in fontManager.ttflist:
+        if "Last Resort" not in entry.name and all(map(FT2Font(entry.fname).get_char_index, map(ord, text))):
+            return entry.name                                            # (that one has boxes for all signs)
+
+
+def draw(halves, roles, title, seed=0):
+    """A matplotlib figure: a row for each generated half, coloured by role and by layer."""
+    import matplotlib
+    import matplotlib.pyplot as plt
+    from sklearn.manifold import TSNE
+    foreign = "".join(sorted({c for name in roles for c in name if not c.isascii()}))
+    font = font_with(foreign)
+    names = [name if font or name.isascii() else f"role {i}" for i, name in enumerate(roles)]
+    with matplotlib.rc_context({"font.family": ["DejaVu Sans"] + ([font] if foreign and font else [])}):
+        figure, axes = plt.subplots(len(halves), 2, figsize=(11, 5 * len(halves)), squeeze=False, facecolor="white",
+                                    layout="constrained")
+        for (half, m), (by_role, by_layer) in zip(halves.items(), axes):
+            R, n, _ = m.shape
+            perplexity = min(30, (R * n - 1) / 3)
+            xy = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(m.reshape(R * n, -1))
+            xy = xy.reshape(R, n, 2)
+            scores = silhouettes(m)
+            for i, name in enumerate(names):
+                colour = COLOURS[i] if R <= len(COLOURS) else plt.cm.viridis(i / (R - 1))
+                by_role.scatter(*xy[i].T, s=28, color=colour, marker="osD^vP*X"[i % 8], label=name, alpha=0.85)
+            if R <= 12:
+                by_role.legend(fontsize=8, framealpha=0.9)
+            dots = by_layer.scatter(*xy.reshape(-1, 2).T, s=28, c=np.tile(np.arange(n), R), cmap="viridis", alpha=0.85)
+            figure.colorbar(dots, ax=by_layer, label="layer", ticks=range(0, n, max(1, n // 8)))
+            by_role.set_title(f"{half} by role: silhouette {scores['role']:.2f}, "
+                              f"within a layer {scores['role within a layer']:.2f}", fontsize=10)
+            by_layer.set_title(f"{half} by layer: silhouette {scores['layer']:.2f}", fontsize=10)
+            for axis in (by_role, by_layer):
+                axis.set(xlabel="t-SNE 1", ylabel="t-SNE 2", xticks=[], yticks=[])
+        figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--kind", help="a kind of linear; default: the first, as query_key_value in the paper")
+    parser.add_argument("--out", help="PNG or SVG; default: tsne.png in the run folder")
+    args = parser.parse_args()
+    try:
+        model, _, config = load_run(args.run, "cpu")
+        kind = args.kind or next(iter(model.kinds))
+        if kind not in model.kinds:
+            raise ValueError(f"there is no {kind!r}; choose {', '.join(model.kinds)}")
+        halves = matrices(model, kind)
+        if not halves:
+            raise ValueError(f"{args.run}: with {config['method']} all roles share A and B: there is nothing to draw")
+        out = Path(args.out or Path(args.run) / "tsne.png")
+        draw(halves, list(config["roles"]), f"{kind} of {made_by(config)}").savefig(out, dpi=130)
+    except (ValueError, OSError) as e:
+        sys.exit(f"tools.tsne: {e}")
+    except ImportError as e:
+        sys.exit(f"tools.tsne: {e}; pip install matplotlib scikit-learn")
+    for half, m in halves.items():
+        print(f"{kind} {half}: {m.shape[0]} roles x {m.shape[1]} layers; silhouette " +
+              ", ".join(f"by {name} {value:.3f}" for name, value in silhouettes(m).items()))
+    print(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    main()

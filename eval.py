@@ -92,8 +92,8 @@ class Decoding:
     seed: int = 0
 
     def __str__(self):
-        return "greedy" * (not self.temperature) + ", ".join(
-            f" {f.name} {getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default)
+        changed = [f"{f.name} {getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default]
+        return ", ".join(["sampled" if self.temperature else "greedy", *changed])
 
 
 OFFICIAL = {"zh": Decoding(100, 0.95, 50, 0.7), "en": Decoding(512, 0.7, 40, 0.9)}     # the authors' evaluation scripts

@@ -9,7 +9,27 @@ import torch
 from conftest import ROOT, randomise, small_backbone
 from test_layer import hyper_model
 
-from eval import Decoding, answer, bleu4, generate, metrics, pad, rouge, table, words
+from data import Tokenizer, persona_of
+from eval import (
+    METRICS,
+    Decoding,
+    answer,
+    bleu4,
+    decoding_of,
+    evaluate,
+    generate,
+    likelihood,
+    mean_scores,
+    metrics,
+    other_role,
+    pad,
+    parse_args,
+    read_answers,
+    rouge,
+    table,
+    words,
+)
+from model import Transformer
 
 GOLDEN = ROOT.parent / "shared/data/rolegpt-answers"
 ENGLISH = "the The a knight matey, arr! sea is. was it's don't 3.5 \U0001f600 . ... -- of tea".split()
@@ -136,6 +156,69 @@ def test_answers_keep_their_order():
     model, rows = randomise(hyper_model("hycora"), 0.05), prompts(7)
     texts = answer(model, Echo(), rows, [0, 1, 2, 3, 0, 1, 2], Decoding(6), batch_size=3)
     assert texts == [Echo().decode(generate(model, [p], [r], {-5}, Decoding(6))[0]) for p, r in zip(rows, [0, 1, 2, 3, 0, 1, 2])]
+
+
+# ------------------------------------------------------------------------------------------- reading, not generating
+def spoken(method="hycora", **config):
+    """A random Hyper Model on the tiny backbone, its tokenizer, a run's config and the tiny test lines."""
+    from data import load_profiles, load_rolebench
+    data, tokenizer = ROOT / "tiny/rolebench", Tokenizer(ROOT / "tiny/backbone")
+    samples = load_rolebench(data, "all", "test")[::23]
+    model = randomise(hyper_model(method, Transformer.from_pretrained(ROOT / "tiny/backbone"), num_roles=8), 0.02)
+    roles = {name: i for i, name in enumerate(load_profiles(data, "all"))}
+    return model, tokenizer, {"method": method, "out": "r", "data": "d", "language": "all", "seed": 3, "roles": roles, "max_length": 99, "pool": "last",
+                              "profiles": load_profiles(data, "all"), "role_instruction": method == "lora"} | config, samples
+
+
+@pytest.mark.parametrize("method", ["hycora", "lora"])
+def test_likelihood_is_the_cross_entropy_of_the_whole_forward_pass(method):
+    model, tokenizer, config, samples = spoken(method)
+
+    def by_hand(s, role):
+        prompt = tokenizer.prompt(s.question, persona_of(role, config["profiles"]) if method == "lora" else None)
+        target = tokenizer.encode(s.answers[0]) + [tokenizer.stop_id]
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + target]), torch.tensor([config["roles"][role]]))[0, len(prompt) - 1:-1]
+        return torch.nn.functional.cross_entropy(logits, torch.tensor(target)).item()
+    nats, e_t = read_answers(model, tokenizer, config, samples, batch_size=5)
+    right = [by_hand(s, s.role) for s in samples]
+    assert nats.tolist() == pytest.approx(right, rel=1e-4) and e_t.shape == (len(samples), 192)
+    wrong = [[by_hand(s, other_role(s, samples, d)) for d in (1, 2)] for s in samples]
+    got = likelihood(model, tokenizer, config, samples, nats, wrong=2)
+    assert (got["right"], got["wrong"]) == pytest.approx((sum(right) / len(right), sum(map(sum, wrong)) / len(wrong) / 2), rel=1e-4)
+    assert got["told_apart"] == pytest.approx(sum(r < min(w) for r, w in zip(right, wrong)) / len(right), abs=0.1)
+    low, high = got["difference_interval"]
+    assert low < got["wrong"] - got["right"] < high
+
+
+def test_evaluate_says_what_made_it_and_what_it_found():
+    model, tokenizer, config, samples = spoken()
+    scores, lines = evaluate(model, tokenizer, config, samples, Decoding(3, seed=5), swap=True, read=True)
+    assert {"by", "splits", "swap", "likelihood", "retrieval_top1", "decoding"} <= scores.keys()
+    assert scores["by"] == lines[0]["by"] == "hycora in r, d (all), seed 3; greedy, max_new_tokens 3, seed 5"
+    s = scores["splits"]["general"]["overall"]
+    of = [p for p in lines if p["split"] == "general"]
+    assert s["n"] == len(of) and s["length"] == pytest.approx(sum(len(words(p["answer"], p["language"])) for p in of) / len(of))
+    assert s["interval"]["rougeL"][0] <= s["rougeL"] <= s["interval"]["rougeL"][1] and 0 <= s["distinct1"] <= 1
+    text = table(scores)
+    assert "likelihood: " in text and "told apart from 3 others" in text and "retrieval: " in text
+    other, lines = evaluate(model, tokenizer, config | {"model": "m"}, samples[:4], Decoding(3), None, read=True)
+    assert "likelihood" not in other and lines[0]["by"].startswith("the untouched m, d (all)")
+
+
+def test_distinct_n_by_hand():
+    line = dict(dict.fromkeys(METRICS, 1.0), language="en")
+    s = mean_scores([line | {"answer": "tea tea tea"}, line | {"answer": "tea now"}])
+    assert (s["length"], s["distinct1"], s["distinct2"]) == (2.5, 2 / 5, 2 / 3)
+    assert mean_scores([line | {"answer": ""}])["distinct2"] == 0
+
+
+def test_official_decoding_is_the_languages_and_flags_win():
+    args = parse_args(["score", "--run", "r", "--decode", "official", "--top-k", "7"])
+    assert decoding_of(args, "zh") == Decoding(100, 0.95, 7, 0.7) and decoding_of(args, "en") == Decoding(512, 0.7, 7, 0.9)
+    with pytest.raises(ValueError, match="one language"):
+        decoding_of(args, "all")
+    assert decoding_of(parse_args(["score", "--run", "r", "--seed", "4"]), "all", 64) == Decoding(64, seed=4)
 
 
 # ---------------------------------------------------------------------------------------------------- files, tables

@@ -6,15 +6,17 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, write_rolebench
+from conftest import ROOT, randomise, write_rolebench
 from safetensors.torch import save_file
+from test_layer import hyper_model
 
 import train
 from eval import METRICS, bootstrap
 from hycora_layer import METHODS, AdapterConfig
 from model import ModelConfig
-from tools.compare import compare
+from tools.compare import compare, paper_table
 from tools.params import count
+from tools.tsne import matrices, silhouettes
 
 LLAMA2 = dict(model_type="llama", vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
               num_attention_heads=32)
@@ -108,8 +110,14 @@ def test_compare_averages_seeds_and_pairs_items(tmp_path):
     assert (high + low) / 2 == pytest.approx(delta.mean(), abs=1.5)
     printed = {form: subprocess.run([sys.executable, "-m", "tools.compare", "--runs", *runs, "--format", form], cwd=ROOT,
                                     capture_output=True, text=True, check=True).stdout for form in ("text", "markdown", "json")}
+    three = subprocess.run([sys.executable, "-m", "tools.compare", "--runs", *runs, "--table", "3", "--format", "markdown"], cwd=ROOT,
+                           capture_output=True, text=True, check=True).stdout.splitlines()
+    assert three[0] == "| Methods | Datasets | A | 孙悟空 |" and f"| hycora | general | {rows['hycora', 'general', 'A']['rougeL']:.2f} | {row['rougeL']:.2f} |" in three
+    one, five = (paper_table(result, number) for number in (1, 5))
+    assert len(one) == 5 and len(one[0]) == 9 and one[2][8] == f"{rows['hycora', 'role_specific', 'all']['rougeL']:.2f}"
+    assert len(five) == 9 and five[1][:2] == ["lora", "general"] and five[1][3] == f"{rows['lora', 'general', 'all']['rougeL']:.2f}"
     assert "+5.00 [+5.00, +5.00] *" in printed["text"] and "| hycora | general | all | 80 | 2 |" in printed["markdown"]
-    assert json.loads(printed["json"])["differences"] == compare(runs)["differences"]
+    assert json.loads(printed["json"]) == json.loads(json.dumps(compare(runs)))
 
 
 def test_compare_refuses_what_cannot_be_compared(tmp_path):
@@ -152,3 +160,40 @@ def test_check_data_finds_nothing_wrong_with_the_tiny_world_and_nothing_at_all_e
     for where in (tmp_path, "nowhere/here"):
         done = check_data(where)
         assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------- tsne
+@pytest.mark.parametrize("method", METHODS)
+def test_tsne_takes_what_the_linears_really_use(method):
+    model = randomise(hyper_model(method), 0.1)
+    found = matrices(model, "v_proj")
+    differing = {"lora": "", "hycora": "A", "mrs-a-rsp-b": "B", "neeko": "A"}.get(method, "AB")        # neeko's B: all blocks for all
+    assert "".join(found) == differing
+    for half, m in found.items():
+        assert m.shape[:2] == (4, 3)
+        for role in range(4):
+            with model.speaking_as(torch.tensor([role, role])):
+                for layer, linear in enumerate(model.kinds["v_proj"]):
+                    expected = linear.voice["AB".index(half)].detach().flatten()
+                    torch.testing.assert_close(torch.tensor(m[role, layer]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_silhouettes_tell_roles_from_layers():
+    pytest.importorskip("sklearn")
+    role, layer = torch.randn(5, 1, 40), torch.randn(1, 6, 40)
+    near = silhouettes((5 * role + layer + 0.1 * torch.randn(5, 6, 40)).numpy())
+    far = silhouettes((role + 5 * layer + 0.1 * torch.randn(5, 6, 40)).numpy())
+    assert near["role"] > 0.5 > 0 > near["layer"] and far["layer"] > 0.5 > 0 > far["role"]
+    assert near["role within a layer"] > 0.8 and far["role within a layer"] > 0.8      # the layer's part is gone
+
+
+def test_tsne_draws_a_run(tmp_path):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    args = ["--role-subset", "3", "--max-steps", "1", "--score-limit", "0", "--rank", "2", "--language", "zh", "--out", tmp_path / "r"]
+    subprocess.run([sys.executable, "train.py", *args], cwd=ROOT, capture_output=True, check=True)
+    command = [sys.executable, "-m", "tools.tsne", "--run", tmp_path / "r"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "q_proj A: 2 roles x 4 layers; silhouette by role" in done.stdout and (tmp_path / "r/tsne.png").stat().st_size > 10000
+    bad = subprocess.run([*command, "--kind", "qq"], cwd=ROOT, capture_output=True, text=True)
+    assert bad.returncode == 1 and "choose q_proj" in bad.stderr and len(bad.stderr.splitlines()) == 1

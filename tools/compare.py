@@ -1,6 +1,7 @@
 """Runs side by side, and whether their differences are more than the luck of the test items.
 
     python -m tools.compare --runs runs/lora runs/hycora-1 runs/hycora-2 [--per-role] [--format markdown|json]
+    python -m tools.compare --runs runs/ind-lora runs/hycora --table 3             # in the shape of the paper's
 
 A row is a method on a split: runs that differ only in their seed are one row, their mean and standard deviation. The
 first is the one that the others are compared with; the untouched backbone is added if the first run's folder has its
@@ -107,7 +108,7 @@ def compare(paths, per_role=False):
                          "tokens_per_s": statistics.median(speeds) if speeds else None})
             if name != reference:
                 d = means[name][chosen] - means[reference][chosen]
-                cells = zip(METRICS, d.mean(0).tolist(), bootstrap(d).T.tolist())
+                cells = zip(METRICS, d.mean(0).tolist(), zip(*bootstrap(d)))
                 differences.append({"method": name, "minus": reference, "split": split, "role": role, "n": len(chosen),
                                     **{m: {"difference": x, "interval": interval} for m, x, interval in cells}})
     return {"rows": rows, "differences": differences}
@@ -131,6 +132,22 @@ def tables(result):
     return [t for t in (scores, differences) if len(t) > 1]
 
 
+def paper_table(result, number):
+    """The rows of `compare` in the shape of the paper's Table 1 (or 2), 3 (ROUGE-L by role) or 5."""
+    cell = {(r["method"], r["split"], r["role"]): r for r in result["rows"]}
+    methods, splits, roles = (list(dict.fromkeys(keys)) for keys in zip(*cell))
+    show = lambda *key, metrics=METRICS: [f"{cell[key][m]:.2f}" if key in cell else "-" for m in metrics]   # noqa: E731
+    if number in (1, 2):
+        head = ["Models", *(f"{split} {title}" for split in splits for title in TITLES.values())]
+        return [head] + [[m, *sum((show(m, split, "all") for split in splits), [])] for m in methods]
+    pairs = [(m, split) for split in splits for m in methods]
+    if number == 3:
+        return [["Methods", "Datasets", *roles[1:]]] + [
+            [*pair, *sum((show(*pair, role, metrics=["rougeL"]) for role in roles[1:]), [])] for pair in pairs]
+    return [["Models", "Datasets", "BLEU-4", "ROUGE-L"]] + [[*pair, *show(*pair, "all", metrics=["bleu4", "rougeL"])]
+                                                            for pair in pairs]
+
+
 def render(rows, markdown):
     """A table as text in columns, or as Markdown."""
     if markdown:
@@ -143,15 +160,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--runs", nargs="+", required=True, metavar="RUN", help="run folders, or files of predictions")
     parser.add_argument("--per-role", action="store_true", help="a row for each role too")
+    parser.add_argument("--table", type=int, choices=(1, 2, 3, 5), help="in the shape of this table of the paper")
     parser.add_argument("--format", choices=("text", "markdown", "json"), default="text")
     args = parser.parse_args()
     try:
-        result = compare(args.runs, args.per_role)
+        result = compare(args.runs, args.per_role or args.table == 3)
     except (ValueError, OSError) as e:
         sys.exit(f"tools.compare: {e}")
     if args.format == "json":
         return print(json.dumps(result, ensure_ascii=False, indent=1))
-    print("\n\n".join(render(rows, args.format == "markdown") for rows in tables(result)))
+    shown = [paper_table(result, args.table)] if args.table else tables(result)
+    print("\n\n".join(render(rows, args.format == "markdown") for rows in shown))
 
 
 if __name__ == "__main__":

@@ -401,12 +401,13 @@ class Batch:
     targets: torch.Tensor        # (N,)   those next tokens
     pooled: torch.Tensor         # (P,)   positions that represent a row's response in Eq. 5 ...
     pooled_rows: torch.Tensor    # (P,)   ... and the row each belongs to
-    tokens: int                  # real tokens, padding not counted
 
     def to(self, device):
-        move = {k: v.to(device, non_blocking=True) for k, v in vars(self).items()
-                if torch.is_tensor(v) and k != "role_ids"}
-        return Batch(**{**vars(self), **move})
+        """All but role_ids on `device`; to a GPU from pinned memory, so that nobody waits for the copy."""
+        host = {k: v for k, v in vars(self).items() if k != "role_ids"}
+        if device.type == "cuda":
+            host = {k: v.pin_memory() for k, v in host.items()}
+        return Batch(role_ids=self.role_ids, **{k: v.to(device, non_blocking=True) for k, v in host.items()})
 
 
 def collate(rows, pad_id, pool="last"):
@@ -425,5 +426,4 @@ def collate(rows, pad_id, pool="last"):
         pooled += range(b * T + first, b * T + stop)
         pooled_rows += [b] * (stop - first)
     t = torch.tensor
-    return Batch(ids, t([r.role_id for r in rows]), t(supervised), t(targets), t(pooled), t(pooled_rows),
-                 sum(len(r.ids) for r in rows))
+    return Batch(ids, t([r.role_id for r in rows]), t(supervised), t(targets), t(pooled), t(pooled_rows))

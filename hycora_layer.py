@@ -82,9 +82,12 @@ class AdaptedLinear(nn.Module):
     def forward(self, x):
         if self.voice is None:
             return self.base(x)
-        A, B = self.voice
-        low = self.scale * (F.dropout(x, self.dropout, self.training) @ A.mT)    # (B, T, r)
-        return self.base(x) + low @ B.mT                                 # Eq. 4: (B, T, d_out)
+        out, (A, B) = self.base(x), self.voice
+        low = F.dropout(x, self.dropout, self.training) @ A.mT           # (B, T, r)
+        if B.dim() == 3:                                                 # a B for each row
+            return out.baddbmm_(low, B.mT, alpha=self.scale)             # Eq. 4: (B, T, d_out), added in one pass
+        out.flatten(0, -2).addmm_(low.flatten(0, -2), B.mT, alpha=self.scale)                    # the same, one B
+        return out
 
 
 class HyperModel(nn.Module):

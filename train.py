@@ -4,6 +4,7 @@
     python train.py --config configs/tiny.json [--any-key value]
     python train.py --model FOLDER_OR_ID --data FOLDER_OR_ID --language en --out runs/mine
     python train.py --resume runs/mine
+    torchrun --nproc_per_node 8 train.py --config ...            many GPUs; only the trainable gradients travel
 
 What has which precision, and where it is decided:
     backbone: weights, activations              bf16 where the GPU has it, else fp32 (--precision); frozen   eval.build
@@ -11,8 +12,9 @@ What has which precision, and where it is decided:
     all that trains, AdamW, softmax, losses     fp32                                       here and losses.py
 With fp16 the loss is scaled (GradScaler), and a step whose gradients overflow is skipped and logged as such.
 
-Eq. 7's set I is a micro-batch: `batch_size` samples, however many of them `grad_accum` adds up. The cross-entropy is
-divided by the supervised tokens of the whole step, so that 1 x 4 accumulated equals 4 x 1.
+Eq. 7's set I is a micro-batch: `batch_size` samples of one process, however many of them `grad_accum` and processes
+add up. The cross-entropy is divided by the supervised tokens of the whole step, so that 1 x 4 accumulated equals 4 x 1,
+and N processes do what one does with N times the `grad_accum`.
 """
 import argparse
 import dataclasses
@@ -30,11 +32,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
@@ -195,9 +199,10 @@ def parse_args(argv):
 def resolve(cfg):
     """`cfg` with every "auto" decided for this machine."""
     device = evaluation.pick_device(cfg.device)
+    device = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and dist.is_initialized() else device
     precision = cfg.precision
     if precision == "auto":
-        precision = "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        precision = "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
     told = cfg.role_instruction
     if told is None:
         told = set(METHODS[cfg.method]) == {"shared"}
@@ -250,19 +255,32 @@ def save_checkpoint(run, step, model, optimizer, scaler):
     """Writes checkpoint/<step>.safetensors and then, as its seal, <step>.json with its checksum; keeps the last two.
 
     In it: trainable tensors, AdamW's moments, the loss scale, every random state. The data order needs only the step.
+    All processes call it and the first one writes. OSError, with the old ones untouched, if it cannot (a full disk).
     """
+    rank, processes = world()
+    state = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+    states = [state] * processes
+    if processes > 1:
+        dist.all_gather_object(states, state)
+    if rank:
+        return
     folder = run / "checkpoint"
     folder.mkdir(exist_ok=True)
     tensors = {f"param/{name}": p.detach() for name, p in model.trainable().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"adam/{index}/{key}": value for key, value in state.items()}
-    tensors["rng/cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["rng/cuda"] = torch.cuda.get_rng_state()
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"adam/{index}/{key}": value for key, value in moments.items()}
+    tensors |= {f"rng/{r}/{key}": value for r, state in enumerate(states) for key, value in state.items()}
     tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
     path = folder / f"{step:08d}.safetensors"
-    write_atomically(path, lambda p: save_file(tensors, p))
-    write_json(path.with_suffix(".json"), {"step": step, "sha256": digest(path), "scaler": scaler.state_dict()})
+    try:
+        write_atomically(path, lambda p: save_file(tensors, p))
+        write_json(path.with_suffix(".json"), {"step": step, "sha256": digest(path), "processes": processes,
+                                               "scaler": scaler.state_dict()})
+    except (OSError, SafetensorError) as e:
+        for leftover in folder.glob("*.tmp"):
+            leftover.unlink()
+        raise OSError(f"{path} cannot be written ({e}); the checkpoints before it are whole: make room, then go on "
+                      f"with python train.py --resume {run}") from None
     for old in sorted(folder.glob("*.json"))[:-CHECKPOINTS_KEPT]:
         old.unlink()                                                     # the seal first
         old.with_suffix(".safetensors").unlink(missing_ok=True)
@@ -271,8 +289,9 @@ def save_checkpoint(run, step, model, optimizer, scaler):
 def load_checkpoint(run, model, optimizer, scaler):
     """Restores the newest checkpoint whose seal fits and returns its step, 0 if none was written yet.
 
-    ValueError if all are broken, or if one belongs to another model.
+    ValueError if all are broken, or if one belongs to another model or number of processes.
     """
+    rank, processes = world()
     seals = sorted((run / "checkpoint").glob("*.json"), reverse=True)
     for seal in seals:
         path = seal.with_suffix(".safetensors")
@@ -283,6 +302,9 @@ def load_checkpoint(run, model, optimizer, scaler):
         except (ValueError, OSError, KeyError) as e:
             print(f"{path} is broken ({e}): trying the one before")
             continue
+        if state["processes"] != processes:
+            raise ValueError(f"{path} was written by {state['processes']} processes, these are {processes}: resume "
+                             f"with torchrun --nproc_per_node {state['processes']}")
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}
         model.load_trainable({k[6:]: v for k, v in tensors.items() if k.startswith("param/")}, path)
@@ -293,9 +315,9 @@ def load_checkpoint(run, model, optimizer, scaler):
                 moments.setdefault(int(index), {})[name] = value
         optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
         scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(tensors["rng/cpu"])
-        if "rng/cuda" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors["rng/cuda"])
+        torch.set_rng_state(tensors[f"rng/{rank}/cpu"])
+        if f"rng/{rank}/cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors[f"rng/{rank}/cuda"])
         return state["step"]
     if seals:
         raise ValueError(f"{run} has no usable checkpoint: start anew with another --out")
@@ -306,13 +328,16 @@ class Metrics:
     """metrics.jsonl: a line per step. What the GPU knows is fetched for `log_every` steps at once, so no step waits."""
     def __init__(self, run, first_step):
         self.run, self.path, self.pending, self.since = run, run / "metrics.jsonl", [], time.time()
+        if world()[0]:
+            self.path = Path(os.devnull)                                 # the first process writes for all
+            return
         lines = self.path.read_text("utf8").splitlines() if self.path.exists() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < first_step]
         write_atomically(self.path, lambda p: p.write_text("".join(line + "\n" for line in kept), "utf8"))
 
-    def add(self, line, rows, *measured):
-        """line: what the host knows of a step; rows: those it saw; measured: ce, contrastive, grad_norm tensors."""
-        self.pending.append((line, rows, torch.stack(measured)))
+    def add(self, line, rows, measured):
+        """line: what the host knows of a step; rows: those it saw; measured: (3,) ce, contrastive, grad_norm."""
+        self.pending.append((line, rows, measured))
 
     def flush(self):
         """Writes the pending lines and returns the last; FloatingPointError for a loss that is not finite."""
@@ -334,9 +359,19 @@ class Metrics:
 
 
 # --------------------------------------------------------------------------------------------------------- training
-def backward(model, batches, cfg, lam, scaler):
-    """Accumulates the gradient of Eq. 6 over a step's micro-batches. Returns the step's (ce, contrastive), detached."""
-    tokens, device, measured = sum(len(b.targets) for b in batches), model.backbone.device, []
+def world():
+    """(this process's rank, number of processes): (0, 1) without torchrun."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def backward(model, batches, cfg, lam, scaler, tokens=None, parts=None):
+    """Accumulates the gradient of Eq. 6 over micro-batches. Returns their (ce, contrastive), detached.
+
+    tokens, parts: supervised tokens and micro-batches of the whole step, where other processes have their share of it.
+    """
+    tokens, parts = tokens or sum(len(b.targets) for b in batches), parts or len(batches)
+    device = model.backbone.device
+    measured = [torch.zeros(2, device=device)]
     for batch in batches:
         batch = batch.to(device)
         with model.speaking_as(batch.role_ids):            # backward in here too: recomputed blocks need their voice
@@ -348,28 +383,52 @@ def backward(model, batches, cfg, lam, scaler):
                 e_t = pool_response(hidden, batch.pooled, batch.pooled_rows, len(batch.input_ids))
                 roles = batch.role_ids.to(device, non_blocking=True)
                 contrastive = hyper_contrastive_loss(*model.project(roles, e_t), roles, cfg.temperature,
-                                                     cfg.contrast_anchor) / len(batches)
+                                                     cfg.contrast_anchor) / parts
             scaler.scale(total_loss(ce, contrastive, lam)).backward()
         measured.append(torch.stack((ce, contrastive)).detach())
-    return torch.stack(measured).sum(0)
+    return torch.stack(measured).sum(0) if len(measured) > 2 else measured[-1]
 
 
-def contrast_pairs(batches):
-    """What Eq. 7 had to work with in a step: roles of a micro-batch (their mean), and ordered pairs of one role
-    (positives, beside each sample itself) and of two (negatives), in all."""
-    counts = [b.role_ids.unique(return_counts=True)[1] for b in batches]
-    return {"roles": sum(map(len, counts)) / len(counts), "positives": sum((n * (n - 1)).sum().item() for n in counts),
-            "negatives": sum((n * (n.sum() - n)).sum().item() for n in counts)}
+def sum_over_processes(params, measured):
+    """Adds up the gradients of `params`, and the step's losses, over all processes: one message, all that travels.
+
+    Only what has a gradient this step may come: for AdamW a gradient of zeros is not the same as none."""
+    if world()[1] == 1:
+        return measured
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in params] + [measured]
+    flat = torch.cat([part.flatten().float() for part in parts])
+    dist.all_reduce(flat)
+    *grads, measured = flat.split([part.numel() for part in parts])
+    for p, g in zip(params, grads):
+        p.grad = g.view_as(p)
+    return measured
+
+
+def anybody(asked, device):
+    """Whether any process was asked to stop; a signal reaches them at different steps, so they have to agree."""
+    votes = torch.tensor([len(asked)], device=device)
+    dist.all_reduce(votes)
+    return votes.item() > 0
+
+
+def contrast_pairs(micro_batches):
+    """What Eq. 7 had to work with in a step, from the rows of its micro-batches: roles of one (their mean), and ordered
+    pairs of one role (positives, beside each sample itself) and of two (negatives), in all."""
+    counts = [Counter(r.role_id for r in rows).values() for rows in micro_batches]
+    return {"roles": sum(map(len, counts)) / len(counts), "positives": sum(n * (n - 1) for c in counts for n in c),
+            "negatives": sum(n * (sum(c) - n) for c in counts for n in c)}
 
 
 def fit(model, tokenizer, rows, cfg, run, resume):
-    """The loop. Returns True when all steps are done, False when a signal asked for an end (after a checkpoint)."""
+    """The loop. Returns True when all steps are done, False when a signal ended it (after a checkpoint)."""
     def batches_of(epoch):
         return batch_order(rows, cfg.batch_size, cfg.seed, epoch, cfg.answers == "sampled", cfg.balance_roles)
-    order = batches_of(0)
-    steps_per_epoch = math.ceil(len(order) / cfg.grad_accum)
+    (rank, processes), order = world(), batches_of(0)
+    per_step = cfg.grad_accum * processes                  # micro-batches
+    steps_per_epoch = math.ceil(len(order) / per_step)
     total = cfg.max_steps or max(1, round(cfg.epochs * steps_per_epoch))
     params = list(model.trainable().values())
+    without_hcl = [p for name, p in model.trainable().items() if not name.startswith("projections")]
     optimizer = torch.optim.AdamW(params, lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     scaler = torch.amp.GradScaler(model.backbone.device.type, enabled=cfg.precision == "fp16")
     first = load_checkpoint(run, model, optimizer, scaler) if resume else 0
@@ -382,41 +441,45 @@ def fit(model, tokenizer, rows, cfg, run, resume):
             block.compile(dynamic=True)
     asked = []                                             # signals that asked for an end
     handlers = {s: signal.signal(s, lambda number, _: asked.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
-    metrics = Metrics(run, first)
-    bar = tqdm(range(first, total), initial=first, total=total, desc=cfg.method, dynamic_ncols=True)
+    metrics, done = Metrics(run, first), first
+    bar = tqdm(range(first, total), cfg.method, initial=first, total=total, dynamic_ncols=True, disable=rank > 0)
     for step in bar:
         epoch, index = divmod(step, steps_per_epoch)
         if index == 0 or step == first:
             order = batches_of(epoch)
-        group = order[index * cfg.grad_accum:(index + 1) * cfg.grad_accum]
-        batches = [collate([rows[i] for i in chosen], tokenizer.eos_id, cfg.pool) for chosen in group]
+        group = order[index * per_step:(index + 1) * per_step]
+        step_rows = [[rows[i] for i in chosen] for chosen in group]
+        batches = [collate(chosen, tokenizer.eos_id, cfg.pool) for chosen in step_rows[rank::processes]]
+        supervised = sum(len(r.ids) - r.prompt for chosen in step_rows for r in chosen)
         lam = lambda_at(step / steps_per_epoch, cfg.lambda_start_epoch, total / steps_per_epoch, cfg.lambda_min,
                         cfg.lambda_max, cfg.lambda_schedule) if model.projections is not None else 0.0
         for g in optimizer.param_groups:
             g["lr"] = lr_at(step, total, cfg)
-        ce, contrastive = backward(model, batches, cfg, lam, scaler)
+        measured = backward(model, batches, cfg, lam, scaler, supervised, len(group))
+        measured = sum_over_processes(params if lam else without_hcl, measured)
         scaler.unscale_(optimizer)
         grad_norm = torch.nn.utils.clip_grad_norm_(params, cfg.max_grad_norm)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
         metrics.add({"step": step, "epoch": round(step / steps_per_epoch, 4), "lambda": lam, "lr": g["lr"],
-                     **contrast_pairs(batches), "tokens": sum(b.tokens for b in batches)},
-                    group, ce, contrastive, grad_norm)
+                     **contrast_pairs(step_rows), "tokens": sum(len(r.ids) for chosen in step_rows for r in chosen)},
+                    group, torch.cat((measured, grad_norm[None])))
         done = step + 1
-        last = done == total or asked
+        stop = bool(asked) if processes == 1 else done % cfg.log_every == 0 and anybody(asked, model.backbone.device)
+        last = done == total or stop
         if last or done % cfg.save_every == 0 or done % cfg.log_every == 0:
             line = metrics.flush()
             bar.set_postfix({k: f"{line[k]:.3f}" for k in ("ce", "contrastive") if line[k] is not None}
                             | {"tok/s": f"{line['tokens_per_s']:.0f}"})
         if last or done % cfg.save_every == 0:             # after the flush: what is saved has finite losses behind it
             save_checkpoint(run, done, model, optimizer, scaler)
-        if asked:
+        if stop:
             break
     bar.close()
     for s, handler in handlers.items():
         signal.signal(s, handler)
-    return not asked
+    return done == total
 
 
 def versions():
@@ -452,12 +515,19 @@ def run_training(argv):
     if cut or dropped:
         print(f"max_length {cfg.max_length}: {cut} rows lose the end of their answer, {dropped} are left out: "
               f"their prompt alone is longer")
-    run = resume or new_folder(cfg.out)
-    if not resume:
+    chief = world()[0] == 0
+    run = resume or (new_folder(cfg.out) if chief else Path(cfg.out))
+    if not resume and chief:
         write_json(run / "roles.json", roles)
         write_json(run / "config.json", {k: v for k, v in vars(cfg).items() if k in KEYS} | versions()
                    | {"out": str(run), "profiles": profiles})
-    if not fit(model, tokenizer, rows, cfg, run, resume):
+    torch.manual_seed(cfg.seed + world()[0])               # the weights are made: now each process its own dropout
+    finished = fit(model, tokenizer, rows, cfg, run, resume)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    if not chief:
+        return
+    if not finished:
         return print(f"stopped; go on with: python train.py --resume {run}")
     model.save(run)
     if tests := [s for s in tests if s.role in roles]:
@@ -467,10 +537,16 @@ def run_training(argv):
 
 def main():
     """Runs the training; bad input ends it with one line and exit code 1."""
+    if "RANK" in os.environ and not dist.is_initialized():               # torchrun
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if world()[0]:
+        sys.stdout = open(os.devnull, "w")                               # one voice is enough
     try:
         run_training(sys.argv[1:])
     except (ValueError, OSError, FloatingPointError) as e:
-        sys.exit(f"train.py: {e}")
+        sys.exit(1 if world()[0] else f"train.py: {e}")
 
 
 if __name__ == "__main__":

@@ -289,6 +289,68 @@ def test_training_moves_everything_but_the_backbone(tmp_path):
     assert sum(line["ce"] for line in lines[-5:]) < 0.8 * sum(line["ce"] for line in lines[:5])
 
 
+def torchrun(processes, *args, **kwargs):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "train.py", *map(str, args)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **kwargs)
+
+
+def test_two_processes_reach_the_weights_of_one_with_twice_the_batches(tmp_path):
+    """gloo on the CPU, HCL on, an epoch whose last step leaves one of them without rows; then resumed for more."""
+    args = [*SMALL, "--max-steps", "13", "--adapter-dropout", "0", "--batch-size", "21", "--lambda-start-epoch", "0", "--save-every", "7"]
+    done = torchrun(2, *args, "--out", tmp_path / "two")
+    assert done.returncode == 0 and done.stdout.count("trainable in all") == 1, done.stderr[-2000:]
+    run(*args, "--grad-accum", "2", "--out", tmp_path / "one")
+    one, two = (load_file(tmp_path / name / "adapter.safetensors") for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=2e-5, msg=lambda m, name=name: f"{name}: {m}")
+    lines = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("one", "two")]
+    assert len(lines[0]) == len(lines[1]) == 13
+    for a, b in zip(*lines):
+        for key in ("ce", "contrastive", "lambda", "grad_norm", "tokens", "positives", "negatives", "roles", "epoch"):
+            assert (a[key] or 0) == pytest.approx(b[key] or 0, rel=1e-3, abs=1e-5), (key, a["step"])
+    refused = run("--resume", tmp_path / "two", ok=False).stderr
+    assert "2 processes" in refused and "torchrun --nproc_per_node 2" in refused
+
+
+def test_two_processes_resume_to_the_same_bits(tmp_path):
+    """With dropout, so that each process needs its own random state back."""
+    args = [*SMALL, "--max-steps", "12", "--save-every", "4", "--method", "lora"]
+    assert torchrun(2, *args, "--out", tmp_path / "whole").returncode == 0
+    assert torchrun(2, *args, "--out", tmp_path / "cut").returncode == 0
+    for file in ("adapter.safetensors", "checkpoint/00000012.safetensors", "checkpoint/00000012.json"):
+        (tmp_path / "cut" / file).unlink()
+    assert torchrun(2, "--resume", tmp_path / "cut").returncode == 0
+    whole, cut = (load_file(tmp_path / name / "adapter.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(whole[k], cut[k]) for k in whole) and steps(tmp_path / "cut") == list(range(12))
+
+
+def test_bad_input_under_torchrun_gets_its_line_once():
+    done = torchrun(2, "--role-subset", "Nobody at all")
+    assert done.returncode != 0 and done.stderr.count("train.py: unknown role") == 1
+
+
+def test_a_full_disk_loses_the_new_checkpoint_not_the_old_one(tmp_path):
+    """A file-size limit stands in for the disk: the second checkpoint is not allowed to be as large as it is."""
+    args = [*SMALL, "--max-steps", "9", "--save-every", "3", "--method", "lora", "--adapter-dropout", "0"]
+    run(*args, "--out", tmp_path / "whole")
+    script = ("import resource, signal, sys, train\n"
+              "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+              "original, count = train.save_file, []\n"
+              "def save_file(tensors, path):\n"
+              "    count.append(path)\n"
+              "    if len(count) == 2:\n"
+              "        resource.setrlimit(resource.RLIMIT_FSIZE, (50000, resource.RLIM_INFINITY))\n"
+              "    original(tensors, path)\n"
+              "train.save_file = save_file\n"
+              "train.main()\n")
+    done = subprocess.run([sys.executable, "-c", script, *args, "--out", tmp_path / "full"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "00000006.safetensors cannot be written" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert sorted(p.name for p in (tmp_path / "full/checkpoint").iterdir()) == ["00000003.json", "00000003.safetensors"]
+    run("--resume", tmp_path / "full")
+    whole, full = (load_file(tmp_path / name / "adapter.safetensors") for name in ("whole", "full"))
+    assert all(torch.equal(whole[k], full[k]) for k in whole) and steps(tmp_path / "full") == list(range(9))
+
+
 def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path):
     done = run(*SMALL, "--max-steps", "30", "--lr", "1e30", "--save-every", "1", "--out", tmp_path / "r", ok=False)
     message = done.stderr.splitlines()[-1]

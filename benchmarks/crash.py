@@ -1,0 +1,80 @@
+"""Kills a training run with SIGKILL at random moments, resumes it each time, and compares what comes out.
+
+    python -m benchmarks.crash [--kills 25] [--steps 300] [--seed 0]
+
+The run writes a checkpoint after every second step, so many of the moments lie within a write. At the end its weights
+have to be those of a run that nobody touched, bit for bit, and metrics.jsonl has to have each step once, with the same
+loss.
+"""
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from safetensors.torch import load_file
+from tqdm import tqdm
+
+ROOT = Path(__file__).parent.parent
+RUN = ("--role-subset 3 --role-dim 16 --layer-dim 16 --hidden-dim 32 --head-rank 8 --rank 4 --batch-size 4 --score-limit 0 "
+       "--lambda-start-epoch 0 --save-every 2 --log-every 1 --device cpu").split()
+
+
+def start(*args):
+    """A training process, silent."""
+    command = [sys.executable, "train.py", *map(str, args)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def losses(run):
+    """[(step, loss)] of a run's metrics."""
+    return [(m["step"], m["loss"]) for m in map(json.loads, (run / "metrics.jsonl").read_text("utf8").splitlines())]
+
+
+def kill_one(run, args, rng):
+    """Starts or resumes the run and kills it a random while after it has reached its loop. Returns what it was at."""
+    process, metrics = start(*(["--resume", run] if (run / "config.json").exists() else args)), run / "metrics.jsonl"
+    known = metrics.stat().st_mtime_ns if metrics.exists() else 0
+    while process.poll() is None and (not metrics.exists() or metrics.stat().st_mtime_ns == known):
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, 0.6))
+    if process.poll() is not None:
+        return "finished"
+    process.kill()
+    process.wait()
+    folder = run / "checkpoint"
+    if any(folder.glob("*.tmp")):
+        return "writing a checkpoint"
+    unsealed = len(list(folder.glob("*.safetensors"))) > len(list(folder.glob("*.json")))
+    return "between a checkpoint and its seal" if unsealed else "training"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    for name, default in (("kills", 25), ("steps", 300), ("seed", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    args = parser.parse_args()
+    rng, tally = random.Random(args.seed), {}
+    with tempfile.TemporaryDirectory() as folder:
+        whole, killed = Path(folder, "whole"), Path(folder, "killed")
+        assert start(*RUN, "--max-steps", args.steps, "--out", whole).wait() == 0
+        for _ in tqdm(range(args.kills), "killing"):
+            moment = kill_one(killed, [*RUN, "--max-steps", args.steps, "--out", killed], rng)
+            tally[moment] = tally.get(moment, 0) + 1
+            if moment == "finished":
+                break
+        at = len(losses(killed))
+        assert start("--resume", killed).wait() == 0
+        a, b = (load_file(run / "adapter.safetensors") for run in (whole, killed))
+        same = a.keys() == b.keys() and all(a[k].equal(b[k]) for k in a)
+        print(f"{sum(tally.values())} kills by step {at} of {args.steps}: " + ", ".join(f"{n} {k}" for k, n in tally.items()))
+        print(f"weights bit-identical: {same}; each step once, same losses: {losses(whole) == losses(killed)}")
+        if not same or losses(whole) != losses(killed) or "finished" in tally:
+            sys.exit("benchmarks.crash: failed" + (": the run ended too soon, raise --steps" if "finished" in tally else ""))
+
+
+if __name__ == "__main__":
+    main()

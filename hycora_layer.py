@@ -132,10 +132,13 @@ class HyperModel(nn.Module):
         """
         device, dtype = self.backbone.device, self.backbone.dtype
         roles, slots = role_ids.cpu().unique(return_inverse=True)        # on the CPU, so that no step waits for a count
-        roles, slots, alone = roles.to(device, non_blocking=True), slots.to(device, non_blocking=True), len(roles) == 1
+        alone, rows = len(roles) == 1, F.one_hot(slots).to(device, non_blocking=True)               # (B, R)
+        roles = roles.to(device, non_blocking=True)
 
         def pick(m):                                                     # (R, ...) -> (B, ...), or (...) for all rows
-            return m[0] if alone else m[slots]
+            if alone:
+                return m[0]
+            return (rows.to(m) @ m.flatten(1)).unflatten(1, m.shape[1:])     # m[slots], with a repeatable backward pass
         with torch.autocast(device.type, dtype, enabled=dtype not in (torch.float32, torch.float64)):
             try:
                 made = self.hyper(roles) if self.hyper is not None else {}

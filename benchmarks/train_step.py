@@ -6,9 +6,9 @@
     peft           transformers + peft's LoRA
     official       transformers with the authors' layer stated plainly: the hyper-network inside every linear, by sample
 
-dense: full rows, every token supervised; half: the second half of each row is; rolebench: English RoleBench's lengths
-(percentiles below), response only, each system batching as it does by default: here rows of similar length, there random
-ones padded to the longest. Only real tokens count. One step of each system in turn, medians.
+dense: full rows, every token supervised; half: the second half of each row is; rolebench: English RoleBench's
+lengths (percentiles below), response only, each system batching as it does by default: here rows of similar length,
+there random ones padded to the longest. Only real tokens count. One step of each system in turn, medians.
 Limit: 4 FLOPs per parameter and token (frozen backbone; 6 with --checkpoint) at the machine's measured matmul rate.
 """
 import argparse
@@ -37,7 +37,7 @@ SHAPES = {
     "llama2-7b": dict(vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
                       num_attention_heads=32, num_key_value_heads=32),
 }
-PERCENT = [0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.9, 100]      # of the rows have at most so many tokens
+PERCENT = [0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.9, 100]      # of rows have at most so many tokens
 PROMPT = [13, 18, 20, 23, 25, 27, 29, 31, 33, 36, 50, 75, 106, 124, 206, 283]    # (SmolLM2's tokenizer and template)
 ANSWER = [3, 9, 13, 20, 31, 47, 59, 69, 77, 86, 98, 109, 125, 137, 212, 323]
 ROLES = 5

@@ -637,15 +637,61 @@ class Stream:
             self.text = text
 
 
+HELP = ("/role NAME changes the speaker, /roles lists them, /all QUESTION asks everybody, /blend A B 0.3 mixes two "
+        "(seven tenths A), /new forgets, /quit ends.")
+
+
+class Conversation:
+    """A chat with a run's characters: who speaks, and the turns so far, as many as the context holds."""
+    def __init__(self, run, role, args):
+        self.model, self.tokenizer, self.config = load_run(run, args.device)
+        self.decoding, self.history = decoding_of(args, self.config["language"]), []
+        self.room = self.model.backbone.config.max_positions - self.decoding.max_new_tokens
+        self.turn_to(role or next(iter(self.config["roles"])))
+
+    def turn_to(self, name):
+        """Another role speaks from now on; ValueError suggests the nearest names."""
+        self.name, self.told, self.speaker = name, name, role_id(name, self.config["roles"])
+
+    def blend(self, text):
+        """"A B 0.3": a mixture of two role embeddings, or of whatever else a method has for a role."""
+        *names, weight = text.split()
+        roles, mix = self.config["roles"], [0.0] * len(self.config["roles"])
+        pairs = [(" ".join(names[:i]), " ".join(names[i:])) for i in range(1, len(names))]
+        found = next((pair for pair in pairs if pair[0] in roles and pair[1] in roles), None)
+        if not found or not re.fullmatch(r"0?\.\d+|[01](\.0*)?", weight):
+            raise ValueError("/blend takes two names and a weight from 0 to 1, such as /blend "
+                             f"{' '.join([*roles, *roles][:2])} 0.5")
+        mix[roles[found[0]]] += 1 - float(weight)
+        mix[roles[found[1]]] += float(weight)
+        self.name, self.told, self.speaker = " + ".join(found), found[float(weight) > 0.5], mix
+
+    def answer(self, question):
+        """Streams the answer, and remembers it; the oldest turns go when the context is full."""
+        told, turns = persona(self.told, self.config), len(self.history)
+        while len(prompt := self.tokenizer.prompt(question, told, self.history)) > self.room and self.history:
+            self.history = self.history[1:]
+        if len(self.history) < turns:
+            print(f"(the context is full: {turns - len(self.history)} of the oldest turns forgotten)")
+        stream = Stream(self.tokenizer)
+        print(f"{self.name}: ", end="", flush=True)
+        generate(self.model, [prompt], [self.speaker], self.tokenizer.stop_ids, self.decoding, on_token=stream)
+        stream([], end="\n")
+        self.history.append((question, stream.text))
+
+    def everybody(self, question):
+        """The answers of all roles to a question out of any conversation, in one mixed batch."""
+        names, ids = zip(*self.config["roles"].items())
+        prompts = [self.tokenizer.prompt(question, persona(name, self.config)) for name in names]
+        for name, text in zip(names, answer(self.model, self.tokenizer, prompts, ids, self.decoding)):
+            print(f"{pad(name, 20)}  {text}")
+
+
 def chat(args):
-    """Talks: reads questions from standard input, streams the answers; /role NAME, /roles, /new, /quit."""
-    model, tokenizer, config = load_run(args.run, args.device)
-    role, history = args.role or next(iter(config["roles"])), []
-    role_id(role, config["roles"])
-    decoding = decoding_of(args, config["language"])
-    room = model.backbone.config.max_positions - decoding.max_new_tokens
+    """Talks: reads questions from standard input, streams the answers."""
+    talk = Conversation(args.run, args.role, args)
     sys.stdin.reconfigure(errors="replace")                              # a stray byte ends no conversation
-    print(f"You are talking to {role}. /role NAME changes the speaker, /roles lists them, /new forgets, /quit ends.")
+    print(f"You are talking to {talk.name}. {HELP}")
     while True:
         try:
             line = input("> " if sys.stdin.isatty() else "").strip()
@@ -653,23 +699,18 @@ def chat(args):
             if command == "/quit":
                 return
             elif command == "/roles":
-                print(", ".join(config["roles"]))
+                print(", ".join(talk.config["roles"]))
             elif command == "/new":
-                history = []
-            elif command == "/role" and rest:
-                role_id(rest.strip(), config["roles"])
-                role, history = rest.strip(), []
-                print(f"Now talking to {role}.")
+                talk.history = []
+            elif command == "/all" and rest:
+                talk.everybody(rest.strip())
+            elif command in ("/role", "/blend") and rest:
+                (talk.turn_to if command == "/role" else talk.blend)(rest.strip())
+                print(f"Now talking to {talk.name}.")
             elif command.startswith("/"):
-                print("(there are /role NAME, /roles, /new and /quit)")
+                print(f"({HELP})")
             elif line:
-                while len(prompt := tokenizer.prompt(line, persona(role, config), history)) > room and history:
-                    history = history[1:]                                # the oldest turn goes first
-                stream = Stream(tokenizer)
-                print(f"{role}: ", end="", flush=True)
-                generate(model, [prompt], [config["roles"][role]], tokenizer.stop_ids, decoding, on_token=stream)
-                stream([], end="\n")
-                history = [*history, (line, stream.text)]
+                talk.answer(line)
         except ValueError as e:
             print(f"({e})")
         except (EOFError, KeyboardInterrupt):

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from hyper import HyperNetwork
+from hyper import HyperNetwork, lookup
 from losses import ContrastiveProjections
 
 METHODS = {                             # source of A, source of B
@@ -125,13 +125,14 @@ class HyperModel(nn.Module):
 
     @contextmanager
     def speaking_as(self, role_ids):
-        """Within this context row b of a batch is spoken by role_ids[b]; role_ids: (B,), any mixture.
+        """Within this context row b of a batch is spoken by role_ids[b]; role_ids: (B,), any roles beside one another,
+        or (B, num_roles), weights of a mixture for each row.
 
         Here, and nowhere else, the matrices are made: once for the distinct roles and all layers. Autocast to the
         backbone's dtype covers what happens inside. With activation checkpointing the backward pass belongs inside too.
         """
         device, dtype = self.backbone.device, self.backbone.dtype
-        roles, slots = role_ids.cpu().unique(return_inverse=True)        # on the CPU, so that no step waits for a count
+        roles, slots = role_ids.cpu().unique(return_inverse=True, dim=0)          # on the CPU: no step waits for a count
         alone, rows = len(roles) == 1, F.one_hot(slots).to(device, non_blocking=True)               # (B, R)
         roles = roles.to(device, non_blocking=True)
 
@@ -160,10 +161,11 @@ class HyperModel(nn.Module):
         if source == "shared":
             return weights
         if source == "role":
-            return [pick(w[roles]) for w in weights]
+            return [pick(lookup(w, roles)) for w in weights]
         if half == "B":                                                  # gated: all blocks side by side ...
             return [w.transpose(0, 1).flatten(1) for w in weights]       # (d_out, blocks * r)
-        gates = [(self.role_vectors[roles] @ linear.gate.t()).softmax(-1) for linear in linears]      # (R, blocks)
+        vectors = lookup(self.role_vectors, roles)                       # (R, 1024)
+        gates = [(vectors @ linear.gate.t()).softmax(-1) for linear in linears]                       # (R, blocks)
         return [pick((g[..., None, None] * w).flatten(1, 2)) for g, w in zip(gates, weights)]         # ... weighed in A
 
     def forward(self, input_ids, role_ids):

@@ -42,6 +42,13 @@ class Head(nn.Module):
         return (self.U(self.D(h)) * self.scale).unflatten(-1, self.shape)   # Eq. 3: (R, n, *shape)
 
 
+def lookup(table, roles):
+    """The rows of a table (num_roles, ...) for role ids (R,), or its mixtures for weights (R, num_roles): (R, ...)."""
+    if not roles.is_floating_point():
+        return table[roles]
+    return (roles.to(table) @ table.flatten(1)).unflatten(1, table.shape[1:])
+
+
 class HyperNetwork(nn.Module):
     """Generates the matrices of some roles for all adapted linears in one go.
 
@@ -63,14 +70,11 @@ class HyperNetwork(nn.Module):
                                     for kind, (_, halves) in kinds.items() for half, shape in halves.items()})
         self.reset_parameters()
 
-    def forward(self, role_ids):
-        """role_ids: (R,) distinct roles. Returns {kind: {half: (R, n, *shape)}}."""
-        e_c = self.role_embedding(role_ids)                              # (R, d_c)
-        return self.from_embeddings(e_c)
+    def forward(self, roles):
+        """roles: (R,) ids of distinct roles, or (R, num_roles) weights that mix them.
 
-    def from_embeddings(self, e_c):
-        """The same from role embeddings (R, d_c), so that a mixture of roles can speak too."""
-        h = self.encode(e_c)
+        Returns {kind: {half: (R, n, *shape)}}."""
+        h = self.encode(lookup(self.role_embedding.weight, roles))       # e_c: (R, d_c)
         generated, first = {}, 0
         for kind, (n, halves) in self.kinds.items():
             generated[kind] = {half: self.heads[f"{kind}_{half}"](h[:, first:first + n]) for half in halves}

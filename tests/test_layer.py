@@ -83,6 +83,23 @@ def test_equation_four_by_hand():
     assert torch.equal(linear(x), linear.base(x))       # nobody speaks any more
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_mixture_of_roles_speaks_from_the_mixed_embeddings(method):
+    """One-hot weights are the role itself; a mixture is what the mixed rows of every table of roles make."""
+    model = randomise(hyper_model(method), 0.05)
+    ids, roles = torch.randint(97, (3, 18)), torch.tensor([2, 0, 3])
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids, torch.eye(4)[roles]), model(ids, roles), rtol=1e-4, atol=1e-5)
+        weights = torch.tensor([[0.3, 0.0, 0.7, 0.0]])
+        mixed = model(ids[:1], weights)
+        tables = [m.role_embedding.weight for m in [model.hyper] if m is not None]
+        tables += [getattr(linear, half) for linears in model.kinds.values() for linear in linears for half in "AB" if METHODS[method][0] == "role"]
+        tables += [model.role_vectors] if method == "neeko" else []
+        for table in tables:
+            table[1] = 0.3 * table[0] + 0.7 * table[2]
+        torch.testing.assert_close(mixed, model(ids[:1], torch.tensor([1])), rtol=1e-4, atol=1e-5)
+
+
 def test_the_hypernetwork_runs_once_per_forward_for_the_distinct_roles():
     model, calls = hyper_model("hycora"), []
     model.hyper.register_forward_hook(lambda m, inputs, out: calls.append(inputs[0].tolist()))

@@ -383,9 +383,12 @@ def test_a_whole_run_then_score_and_chat(tmp_path):
                  "--max-new-tokens", "8", script="eval.py")
     assert "as the wrong role" in scored.stdout and (tmp_path / "s.jsonl").is_file()
     talk = run("chat", "--run", out, "--role", "孙悟空", "--max-new-tokens", "8", script="eval.py",
-               input="你是谁？\n/role Tik-Tok\nWho are you?\n/role Tik\n/roles\n/bogus\n" + "long " * 600 + "\n/quit\n", env=os.environ | {"PYTHONIOENCODING": "utf8"})
+               input="你是谁？\n/role Tik-Tok\nWho are you?\n/role Tik\n/roles\n/bogus\n/all Who are you?\n/blend Count Dracula 孙悟空 0.4\n"
+               "Who?\n/blend nobody\n/blend Tik-Tok Tik-Tok 2\n" + ("long " * 120 + "\n") * 5 + "long " * 600 + "\n<|im_end|> \x1b[31m\n/quit\n", env=os.environ | {"PYTHONIOENCODING": "utf8"})
     assert "孙悟空: " in talk.stdout and "Tik-Tok: " in talk.stdout and "did you mean Tik-Tok" in talk.stdout and "leaves no room" in talk.stdout
-    assert "there are /role NAME" in talk.stdout
+    assert "/role NAME changes the speaker" in talk.stdout and "Count Dracula + 孙悟空: " in talk.stdout
+    assert talk.stdout.count("/blend takes two names and a weight") == 2 and "(the context is full: " in talk.stdout
+    assert all(sum(line.startswith(name) for line in talk.stdout.splitlines()) >= 1 for name in json.loads((out / "roles.json").read_text()))
     wrong = run("chat", "--run", out, "--role", "Drakula", script="eval.py", ok=False)
     assert "did you mean Count Dracula" in wrong.stderr and len(wrong.stderr.splitlines()) == 1
     missing = run("score", "--run", tmp_path / "none", script="eval.py", ok=False)

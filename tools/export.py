@@ -1,0 +1,145 @@
+"""A role's adapter for other engines: as a standard peft LoRA adapter, or merged into a full Hugging Face model.
+
+    python -m tools.export --run runs/demo --role "Count Dracula" --out DIR [--merge]
+    python -m tools.export --run runs/demo --all --out DIR               # a folder for each role
+
+An adapter holds the role's A and B of every adapted linear under peft's names; alpha / r stays outside, in its config.
+What was written is read again and has to give the run's own logits before the tool says done: a loader that finds
+nothing under the names it expects (or no lora_alpha) does not complain, it speaks as the untouched backbone.
+"""
+import argparse
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from safetensors.torch import load_file, save_file
+
+from data import role_id
+from eval import load_run
+from model import CHATGLM_NAMES, Transformer, fetch
+
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "added_tokens.json", "*.jinja",
+                   "generation_config.json", "*.py")
+
+
+def official_name(name, config):
+    """A parameter's name in the backbone's own checkpoint."""
+    for theirs, ours in CHATGLM_NAMES.items() if config.chatglm else ():
+        name = name.replace(ours, theirs)
+    return name.replace(".base.", ".").removesuffix(".base")
+
+
+def adapted(model):
+    """{the linear's name in the backbone's checkpoint: AdaptedLinear}."""
+    return {official_name(name, model.backbone.config): module
+            for name, module in model.backbone.named_modules() if hasattr(module, "voice")}
+
+
+@torch.inference_mode()
+def voices(model, role):
+    """{linear: (A (r, d_in), B (d_out, r))} of one role, by any method, as the linears use them."""
+    with model.speaking_as(torch.tensor([role])):
+        return {name: tuple(m.clone() for m in linear.voice) for name, linear in adapted(model).items()}
+
+
+@torch.inference_mode()
+def probe(model, role=None):
+    """Logits of some ids, as a role or as whatever the linears' voices are now."""
+    ids = torch.arange(1, 65, device=model.backbone.device)[None] * 37 % model.backbone.config.vocab_size
+    return model.backbone(ids) if role is None else model(ids, torch.tensor([role]))
+
+
+def write_adapter(model, role, base, folder):
+    """Writes a peft adapter of one role, reads it again, and returns the largest difference of its logits to the run's
+    own. ValueError if there is any that matters."""
+    made, folder = voices(model, role), Path(folder)
+    rank, scale = next(iter(made.values()))[0].size(0), next(iter(adapted(model).values())).scale
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base), "r": rank,
+              "lora_alpha": scale * rank, "lora_dropout": 0.0, "bias": "none", "inference_mode": True,
+              "target_modules": sorted({name.rsplit(".", 1)[-1] for name in made})}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", "utf8")
+    tensors = {f"base_model.model.{name}.lora_{half}.weight": m.contiguous().cpu()
+               for name, voice in made.items() for half, m in zip("AB", voice)}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    return verify(model, role, folder)
+
+
+@torch.inference_mode()
+def verify(model, role, folder):
+    """Largest difference between the run's logits and those of the adapter in `folder`, read as peft reads it."""
+    config = json.loads((folder / "adapter_config.json").read_text("utf8"))
+    tensors, expected = load_file(folder / "adapter_model.safetensors"), probe(model, role)
+    scale = config["lora_alpha"] / config["r"]
+    try:
+        for name, linear in adapted(model).items():
+            A, B = (tensors.pop(f"base_model.model.{name}.lora_{half}.weight") for half in "AB")
+            linear.voice = [A.to(expected.device), B.to(expected.device) * (scale / linear.scale)]
+        difference = (probe(model) - expected).abs().max().item()
+    finally:
+        for linear in adapted(model).values():
+            linear.voice = None
+    if tensors or not difference <= 1e-3 * max(1.0, expected.abs().max().item()):
+        raise ValueError(f"{folder} does not reproduce the run: logits differ by {difference:.2g}")
+    return difference
+
+
+@torch.inference_mode()
+def merge(model, role):
+    """W_0 + alpha / r B A for one role, in place, in fp32 before it is rounded back: it then costs what W_0 did."""
+    for linear, (A, B) in zip(adapted(model).values(), voices(model, role).values()):
+        W = linear.base.weight
+        W.copy_(W.float() + linear.scale * B.float() @ A.float())
+
+
+@torch.inference_mode()
+def write_model(model, role, base, folder):
+    """Merges a role and writes a full Hugging Face model; returns the largest difference of its logits, read again."""
+    folder, base, config = Path(folder), fetch(base), model.backbone.config
+    expected = probe(model, role)
+    merge(model, role)
+    state = {official_name(name, config): p for name, p in model.backbone.state_dict().items()
+             if not re.search(r"\.(A|B|gate)$", name)}
+    if config.tie_word_embeddings:
+        del state["lm_head.weight"]
+    folder.mkdir(parents=True, exist_ok=True)
+    save_torch_state_dict({name: p.contiguous() for name, p in state.items()}, folder)
+    shutil.copy(base / "config.json", folder)
+    for pattern in TOKENIZER_FILES:
+        for file in base.glob(pattern):
+            shutil.copy(file, folder)
+    model.backbone = Transformer.from_pretrained(folder, model.backbone.dtype, model.backbone.device)
+    return (probe(model) - expected).abs().max().item()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--role", help="whose adapter")
+    parser.add_argument("--all", action="store_true", help="every role's, each in a folder of its name")
+    parser.add_argument("--out", required=True, help="a new folder")
+    parser.add_argument("--merge", action="store_true", help="a full model instead of an adapter")
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    try:
+        if bool(args.role) == args.all or args.all and args.merge:
+            raise ValueError("name one --role (with --merge if you like), or --all")
+        if Path(args.out).exists() and any(Path(args.out).iterdir()):
+            raise ValueError(f"{args.out} is not empty: nothing is overwritten")
+        model, _, config = load_run(args.run, args.device)
+        roles = list(config["roles"]) if args.all else [args.role]
+        for role in roles:
+            id, out = role_id(role, config["roles"]), Path(args.out)
+            out = out / re.sub(r"[/\\\0]", "_", role) if args.all else out
+            difference = (write_model if args.merge else write_adapter)(model, id, config["model"], out)
+            print(f"{role}: {out}, read again: logits differ from the run's by at most {difference:.2g}")
+    except (ValueError, OSError) as e:
+        sys.exit(f"tools.export: {e}")
+
+
+if __name__ == "__main__":
+    main()

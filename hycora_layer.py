@@ -132,7 +132,7 @@ class HyperModel(nn.Module):
         backbone's dtype covers what happens inside. With activation checkpointing the backward pass belongs inside too.
         """
         device, dtype = self.backbone.device, self.backbone.dtype
-        roles, slots = role_ids.cpu().unique(return_inverse=True, dim=0)          # on the CPU: no step waits for a count
+        roles, slots = role_ids.cpu().unique(return_inverse=True, dim=0)         # on the CPU: no step waits for a count
         alone, rows = len(roles) == 1, F.one_hot(slots).to(device, non_blocking=True)               # (B, R)
         roles = roles.to(device, non_blocking=True)
 

@@ -199,7 +199,8 @@ def parse_args(argv):
 def resolve(cfg):
     """`cfg` with every "auto" decided for this machine."""
     device = evaluation.pick_device(cfg.device)
-    device = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and dist.is_initialized() else device
+    if device.startswith("cuda") and dist.is_initialized():
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
     precision = cfg.precision
     if precision == "auto":
         precision = "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"

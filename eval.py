@@ -137,9 +137,11 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
     rows, stops = torch.arange(B, device=device), torch.tensor(sorted(stop_ids), device=device)
     seeds = [decoding.seed + b for b in range(B)] if seeds is None else seeds
     uniform = torch.stack([torch.rand(steps, generator=torch.Generator().manual_seed(s)) for s in seeds]).to(device)
-    seen = torch.zeros(B, backbone.config.vocab_size, dtype=torch.bool, device=device)
-    for b, p in enumerate(prompts if decoding.repetition_penalty != 1 else ()):
-        seen[b, torch.tensor(p, device=device)] = True
+    seen = None
+    if decoding.repetition_penalty != 1:
+        seen = torch.zeros(B, backbone.config.vocab_size, dtype=torch.bool, device=device)
+        for b, p in enumerate(prompts):
+            seen[b, torch.tensor(p, device=device)] = True
     cache = backbone.new_cache(B, T + steps)
     answers, done = [[] for _ in prompts], torch.zeros(B, dtype=torch.bool, device=device)
     with model.speaking_as(torch.as_tensor(role_ids)) if role_ids is not None else nullcontext():
@@ -156,7 +158,8 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
             if on_token:
                 on_token(said)
             if step + 1 < steps:
-                seen[rows, token] = True
+                if seen is not None:
+                    seen[rows, token] = True
                 h = backbone.hidden(token[:, None], cache, positions)[:, 0]
                 positions = positions + 1
     return answers

@@ -33,6 +33,7 @@ class Run:
     name: str
     items: list
     scores: np.ndarray
+    by: str                             # what made it: run, data, seed, decoding
     trainable: int | None = None
     tokens_per_s: float | None = None
 
@@ -47,11 +48,12 @@ def name_of(config):
 
 
 def read_predictions(path):
-    """(items, scores) of a predictions.jsonl; lines without metrics are scored here."""
+    """(items, scores, what made them) of a predictions.jsonl; lines without metrics are scored here."""
     lines = [p if set(METRICS) <= p.keys() else p | metrics(p["answer"], p["references"], p.get("language", "en"))
              for _, p in read_jsonl(path)]
     lines.sort(key=lambda p: (p["split"], p["role"], p["question"]))
-    return [(p["split"], p["role"], p["question"]) for p in lines], np.array([[p[m] for m in METRICS] for p in lines])
+    items, scores = ([tuple(p[k] for k in keys) for p in lines] for keys in (("split", "role", "question"), METRICS))
+    return items, np.array(scores), lines[0].get("by", str(path)) if lines else str(path)
 
 
 def read(path):
@@ -94,7 +96,7 @@ def selections(items, per_role):
 
 
 def compare(paths, per_role=False):
-    """{"rows": [...], "differences": [...]}: each a dict, metrics in percent; differences are to the first method."""
+    """{"rows": [...], "differences": [...], "made_by": {method: [...]}}, in percent; differences to the first."""
     groups, rows, differences = grouped(paths), [], []
     (reference, first), *_ = groups.items()
     means = {name: np.mean([r.scores for r in runs], 0) for name, runs in groups.items()}      # over seeds: (items, 4)
@@ -111,7 +113,8 @@ def compare(paths, per_role=False):
                 cells = zip(METRICS, d.mean(0).tolist(), zip(*bootstrap(d)))
                 differences.append({"method": name, "minus": reference, "split": split, "role": role, "n": len(chosen),
                                     **{m: {"difference": x, "interval": interval} for m, x, interval in cells}})
-    return {"rows": rows, "differences": differences}
+    made_by = {name: [run.by for run in runs] for name, runs in groups.items()}
+    return {"rows": rows, "differences": differences, "made_by": made_by}
 
 
 def tables(result):
@@ -170,7 +173,8 @@ def main():
     if args.format == "json":
         return print(json.dumps(result, ensure_ascii=False, indent=1))
     shown = [paper_table(result, args.table)] if args.table else tables(result)
-    print("\n\n".join(render(rows, args.format == "markdown") for rows in shown))
+    print("\n\n".join(render(rows, args.format == "markdown") for rows in shown) + "\n")
+    print("\n".join(f"- {method}: {by}" for method, made in result["made_by"].items() for by in made))
 
 
 if __name__ == "__main__":

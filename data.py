@@ -44,11 +44,11 @@ def read_jsonl(path):
 
 
 def parse_json(line, place):
-    """The dict of a line of UTF-8 bytes."""
+    """The dict of a line of text or UTF-8 bytes; ValueError names its place."""
     try:
-        record = json.loads(line)
+        record = json.loads(line.rstrip())
     except ValueError as e:
-        raise ValueError(f"{place}: not JSON ({e}); mend or delete the line") from None
+        raise ValueError(f"{place}: not JSON ({e}); mend or delete it") from None
     if not isinstance(record, dict):
         raise ValueError(f"{place}: a JSON object is expected, this is {type(record).__name__}")
     return record
@@ -119,9 +119,15 @@ def load_rolebench(root, language="all", part="train", splits=SPLITS, generaliza
 
 
 def load_profiles(root, language="all"):
-    """{role: description} of a RoleBench folder; empty where it has none."""
-    files = [Path(root) / name for lang in languages(language) for name in PROFILES[lang]]
-    return {role: text for f in files if f.is_file() for role, text in json.loads(f.read_text("utf8")).items()}
+    """{role: description} of a RoleBench folder; empty where it has none. ValueError for anything but text."""
+    profiles = {}
+    for path in (Path(root) / name for lang in languages(language) for name in PROFILES[lang]):
+        if path.is_file():
+            found = parse_json(path.read_bytes(), path)
+            if strange := [role for role, text in found.items() if not isinstance(text, str)]:
+                raise ValueError(f"{path}: the description of {strange[0]} is not text")
+            profiles |= found
+    return profiles
 
 
 def choose_roles(samples, subset=""):
@@ -136,7 +142,9 @@ def choose_roles(samples, subset=""):
         known, names = dict.fromkeys(names), [n.strip() for n in subset.split(",")]
         for name in names:
             role_id(name, known)
-    return {name: i for i, name in enumerate(names)}
+    if not names:
+        raise ValueError(f"role_subset {subset!r} leaves no role")
+    return {name: i for i, name in enumerate(dict.fromkeys(names))}
 
 
 def role_id(name, roles):
@@ -155,11 +163,10 @@ def fetch(name):
     if Path(name).is_absolute() or str(name).startswith("."):
         raise FileNotFoundError(f"{name}: no such folder")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     try:
         return Path(snapshot_download(name, repo_type="dataset",
                                       allow_patterns=["rolebench-*/t*.jsonl", "profiles-*/desc.json"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as e:
+    except Exception as e:                                               # an unknown name, no network, a broken cache
         raise FileNotFoundError(f"{name}: no such folder, and not to be had from the hub "
                                 f"({str(e).strip().splitlines()[0]})") from None
 

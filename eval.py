@@ -38,6 +38,7 @@ from data import (
     fetch,
     load_profiles,
     load_rolebench,
+    parse_json,
     persona_of,
     read_jsonl,
     role_id,
@@ -51,8 +52,13 @@ METRICS = ("bleu4", "rouge1", "rouge2", "rougeL")
 
 # ---------------------------------------------------------------------------------------------------- loading a run
 def pick_device(name="auto"):
-    """"auto" is the GPU if there is one."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    """"auto" is the GPU if there is one. ValueError for a device that this machine has not."""
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as e:
+        raise ValueError(f"device {name!r} cannot be used here: {str(e).splitlines()[0]}") from None
+    return name
 
 
 def build(config, num_roles, device):
@@ -69,8 +75,11 @@ def read_run(folder):
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} is not a run folder: it has no config.json")
-    config, roles = (json.loads((folder / name).read_text("utf8")) for name in ("config.json", "roles.json"))
-    return config | {"roles": roles}
+    try:
+        config, roles = (json.loads((folder / name).read_text("utf8")) for name in ("config.json", "roles.json"))
+        return {"model": config["model"]} | config | {"roles": roles}
+    except (ValueError, TypeError, KeyError) as e:
+        raise ValueError(f"{folder}: config.json or roles.json is not a run's ({type(e).__name__}: {e})") from None
 
 
 def load_run(folder, device="auto"):
@@ -341,7 +350,8 @@ def predict(model, tokenizer, config, samples, decoding, voices="right", batch_s
     voices: "right", each as its own role; "wrong", as the next role of the same language; None, the untouched backbone,
     which is told the role in words.
     """
-    speakers = [other_role(s, samples) if voices == "wrong" else s.role for s in samples]
+    roles = cast(samples)
+    speakers = [other_role(s, roles) if voices == "wrong" else s.role for s in samples]
     prompts = [tokenizer.prompt(s.question, persona(name, config, voices is None))
                for s, name in zip(samples, speakers)]
     ids = None if voices is None else [role_id(name, config["roles"]) for name in speakers]
@@ -351,10 +361,18 @@ def predict(model, tokenizer, config, samples, decoding, voices="right", batch_s
             for s, speaker, text in zip(samples, speakers, texts)]
 
 
-def other_role(sample, samples, distance=1):
-    """The role so many places after the sample's, among those of its language in the order in which they occur."""
-    roles = list(dict.fromkeys(s.role for s in samples if s.language == sample.language))
-    return roles[(roles.index(sample.role) + distance) % len(roles)]
+def cast(samples):
+    """{language: its roles, in the order in which they occur}: who can stand in for whom."""
+    roles = {}
+    for s in samples:
+        roles.setdefault(s.language, {})[s.role] = None
+    return {language: list(names) for language, names in roles.items()}
+
+
+def other_role(sample, roles, distance=1):
+    """The role so many places after the sample's in `cast`; None where that would be the sample's own again."""
+    names = roles[sample.language]
+    return names[(names.index(sample.role) + distance) % len(names)] if distance < len(names) else None
 
 
 def made_by(config, decoding=None, voices="right"):
@@ -389,12 +407,22 @@ def read_answers(model, tokenizer, config, samples, batch_size=32):
 
 def likelihood(model, tokenizer, config, samples, nats, wrong=3):
     """How much less likely the right answers are from the mouths of the next `wrong` roles of the same language, in
-    nats per token; `told_apart`: how often the right role beats all of them (by chance 1 in wrong + 1)."""
-    others = torch.stack([read_answers(model, tokenizer, config, [replace(s, role=other_role(s, samples, d))
-                                                                  for s in samples])[0] for d in range(1, wrong + 1)])
-    low, high = bootstrap((others.mean(0) - nats).nan_to_num())
-    return {"right": nats.nanmean().item(), "wrong": others.nanmean().item(), "difference_interval": [low, high],
-            "told_apart": (nats < others.min(0).values).float().mean().item(), "wrong_roles": wrong}
+    nats per token; `told_apart`: how often the right role beats all of them; `chance`: how often it would by luck.
+    None without a second role."""
+    roles, others = cast(samples), torch.full((wrong, len(samples)), math.nan)
+    for d in range(1, wrong + 1):
+        speakers = {i: other for i, s in enumerate(samples) if (other := other_role(s, roles, d))}
+        if speakers:
+            wrongly = [replace(samples[i], role=other) for i, other in speakers.items()]
+            others[d - 1, list(speakers)] = read_answers(model, tokenizer, config, wrongly)[0]
+    known = ~others.isnan().all(0) & ~nats.isnan()
+    if not known.any():
+        return None
+    right, others = nats[known], others[:, known]
+    low, high = bootstrap(others.nanmean(0) - right)
+    return {"right": right.mean().item(), "wrong": others.nanmean(0).mean().item(), "difference_interval": [low, high],
+            "told_apart": (right < others.nan_to_num(math.inf).min(0).values).float().mean().item(),
+            "chance": (1 / (1 + (~others.isnan()).sum(0))).mean().item()}
 
 
 @torch.inference_mode()
@@ -414,12 +442,15 @@ def evaluate(model, tokenizer, config, samples, decoding, voices="right", swap=F
     predictions = predict(model, tokenizer, config, samples, decoding, voices, batch_size)
     scores = {"by": made_by(config, decoding, voices), "splits": summarise(predictions), "run": config["out"],
               "data": config["data"], "seed": config["seed"], "decoding": vars(decoding)}
-    if swap:
-        wrong = predict(model, tokenizer, config, samples, decoding, "wrong", batch_size)
-        scores["swap"] = {"right": mean_scores(predictions), "wrong": mean_scores(wrong)}
+    roles = cast(samples)
+    swapped = [i for i, s in enumerate(samples) if other_role(s, roles)]
+    if swap and swapped:
+        wrong = predict(model, tokenizer, config, [samples[i] for i in swapped], decoding, "wrong", batch_size)
+        scores["swap"] = {"right": mean_scores([predictions[i] for i in swapped]), "wrong": mean_scores(wrong)}
     if read and voices:
         nats, e_t = read_answers(model, tokenizer, config, samples)
-        scores["likelihood"] = likelihood(model, tokenizer, config, samples, nats)
+        if found := likelihood(model, tokenizer, config, samples, nats):
+            scores["likelihood"] = found
         if model.projections is not None:
             scores["retrieval_top1"] = retrieval_top1(model, config, samples, e_t)
     return scores, predictions
@@ -493,32 +524,42 @@ def table(scores, before=None):
                      f"as the wrong role {swap['wrong']['rougeL']:.1f}")
     if read := scores.get("likelihood"):
         lines.append(f"likelihood: {read['right']:.3f} nats per token of the reference as the right role, "
-                     f"{read['wrong']:.3f} as a wrong one; {100 * read['told_apart']:.1f} % told apart from "
-                     f"{read['wrong_roles']} others")
+                     f"{read['wrong']:.3f} as a wrong one; {100 * read['told_apart']:.1f} % told apart "
+                     f"({100 * read['chance']:.0f} % by chance)")
     if "retrieval_top1" in scores:
         lines.append(f"retrieval: {100 * scores['retrieval_top1']:.1f} % of test answers are nearest to their own role")
     return "\n".join(lines)
 
 
+def write_text(path, text):
+    """Writes a file beside its place and renames it: it is what it was, or all of the new."""
+    temporary = Path(f"{path}.tmp")
+    temporary.write_text(text, "utf8")
+    os.replace(temporary, path)
+
+
 def write_scores(path, scores, lines_path=None, predictions=()):
     """Writes scores (JSON) and, beside them, the predictions they are the means of (JSONL)."""
     if lines_path:
-        Path(lines_path).write_text("".join(json.dumps(p, ensure_ascii=False) + "\n" for p in predictions), "utf8")
-    Path(path).write_text(json.dumps(scores, ensure_ascii=False, indent=1) + "\n", "utf8")
+        write_text(lines_path, "".join(json.dumps(p, ensure_ascii=False) + "\n" for p in predictions))
+    write_text(path, json.dumps(scores, ensure_ascii=False, indent=1) + "\n")
 
 
 # --------------------------------------------------------------------------------------------------------- commands
-def read_predictions(path, language):
-    """The lines of a file of answers, each with its metrics; language is for lines that do not say theirs."""
+def read_predictions(path, language="en", trust=False):
+    """The lines of a file of answers, each with its metrics (if `trust`, those that it has already); language is for
+    lines that do not say theirs. ValueError names the line that lacks something."""
     predictions = []
     for place, p in read_jsonl(path):
-        if lacking := {"split", "role", "references", "answer"} - p.keys():
-            raise ValueError(f"{place}: lacks {', '.join(sorted(lacking))}")
-        texts = p["references"]
-        if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in (p["answer"], *texts)):
-            raise ValueError(f"{place}: \"answer\" has to be text and \"references\" a list of at least one text")
-        p = {"language": language} | p
-        predictions.append(p | metrics(p["answer"], p["references"], p["language"]))
+        p = {"language": language, "question": ""} | p
+        for key in ("split", "role", "question", "answer"):
+            if not isinstance(p.get(key), str):
+                raise ValueError(f'{place}: "{key}" is missing or not text')
+        references = p.get("references")
+        if not isinstance(references, list) or not references or not all(isinstance(t, str) for t in references):
+            raise ValueError(f'{place}: "references" has to be a list of at least one text')
+        scored = trust and set(METRICS) <= p.keys()
+        predictions.append(p if scored else p | metrics(p["answer"], references, p["language"]))
     if not predictions:
         raise ValueError(f"{path} holds no prediction")
     return predictions
@@ -536,7 +577,12 @@ def decoding_of(args, language, max_new_tokens=128):
     if args.decode == "official" and language not in OFFICIAL:
         raise ValueError(f"--decode official is for one language, {' or '.join(OFFICIAL)}, and this is {language!r}")
     base = OFFICIAL[language] if args.decode == "official" else Decoding(max_new_tokens)
-    return replace(base, **{f.name: getattr(args, f.name) for f in fields(Decoding) if hasattr(args, f.name)})
+    d = replace(base, **{f.name: getattr(args, f.name) for f in fields(Decoding) if hasattr(args, f.name)})
+    positive = min(d.top_p, d.repetition_penalty, d.max_new_tokens) > 0
+    if not (positive and d.temperature >= 0 and d.top_k >= 0 and d.top_p <= 1):
+        raise ValueError(f"decoding {d} is not possible: temperature and top-k are 0 or more, top-p is at most 1, and "
+                         f"it, repetition-penalty and max-new-tokens are positive")
+    return d
 
 
 def ask(url, model, messages, pauses=(1, 4, 15, 60), **options):
@@ -558,27 +604,33 @@ def ask(url, model, messages, pauses=(1, 4, 15, 60), **options):
 
 
 def appended(path, names, items, work, workers=8):
-    """Appends work(item), a dict with the item's fields `names`, to a JSONL for each item as it arrives; returns all.
+    """The records of items, dicts: work(item) has the item's fields `names` and is appended to a JSONL as it arrives.
 
     Items that agree with a record in `names` have been worked on already, so an interrupted collection goes on where
-    it was; a line cut off in mid-write is dropped.
+    it was; a line cut off in mid-write is dropped. ValueError, with nothing touched, for a file of something else.
     """
-    path, lines = Path(path), []
+    path, text = Path(path), ""
     if path.exists():
-        lines = [line + "\n" for line in path.read_text("utf8").split("\n") if line.endswith("}")]
-        path.write_text("".join(lines), "utf8")
-    records = list(map(json.loads, lines))
-    known = {json.dumps([r.get(n) for n in names]) for r in records}
+        text, _, cut = path.read_text("utf8").rpartition("\n")
+    records = [parse_json(line, f"{path}:{n}") for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if foreign := [n for n, record in enumerate(records, 1) if not set(names) <= record.keys()]:
+        raise ValueError(f"{path}:{foreign[0]} is no line of this collection: choose another --out")
+    if path.exists() and cut:
+        write_text(path, text + "\n")
+    key = lambda item: json.dumps([item[n] for n in names])              # noqa: E731
+    wanted, known = {key(item): item for item in items}, {key(r): r for r in records}
+    path.parent.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(workers) as pool, open(path, "a", encoding="utf8") as file:
-        jobs = [pool.submit(work, item) for item in items if json.dumps([item[n] for n in names]) not in known]
+        jobs = [pool.submit(work, item) for k, item in wanted.items() if k not in known]
         try:
             for job in tqdm(as_completed(jobs), total=len(jobs), desc=path.name):
-                records.append(job.result())
-                file.write(json.dumps(records[-1], ensure_ascii=False) + "\n")
+                record = job.result()
+                known[key(record)] = record
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
                 file.flush()
         finally:
             pool.shutdown(cancel_futures=True)
-    return records
+    return [known[k] for k in wanted]
 
 
 def collect(args):
@@ -593,15 +645,25 @@ def collect(args):
                     {"role": "user", "content": item["question"]}]
         text = ask(args.endpoint, args.endpoint_model, messages, max_tokens=decoding.max_new_tokens,
                    temperature=decoding.temperature, top_p=decoding.top_p)
-        return line_of(Sample(**item), text, by)
-    items = [vars(s) for s in asked_samples(args, args.data, args.language)]
-    return appended(Path(args.out).with_suffix(".jsonl"), ("split", "role", "question"), items, work)
+        return line_of(Sample(**{k: v for k, v in item.items() if k != "by"}), text, by)
+    items = [vars(s) | {"by": by} for s in asked_samples(args, args.data, args.language)]
+    return appended(Path(args.out).with_suffix(".jsonl"), ("by", "split", "role", "question"), items, work)
 
 
 def score(args):
     """Scores a run, a file of answers or a service on test lines; a run's scores.json and predictions.jsonl go into
     its folder."""
-    out, lines = args.out, None
+    out, lines = args.out and Path(args.out), None
+    if sum(map(bool, (args.run, args.predictions, args.endpoint))) != 1:
+        raise ValueError("one of --run, --predictions and --endpoint says what to score")
+    if args.backbone and (args.swap_roles or args.likelihood):
+        raise ValueError("--swap-roles and --likelihood are about a run's roles: the untouched --backbone has none")
+    if args.batch_size < 1 or args.limit < 0:
+        raise ValueError("--batch-size has to be positive, and --limit 0 or more")
+    if out:
+        if out.suffix == ".jsonl":
+            raise ValueError(f"--out takes the scores, FILE.json; the answers go beside it, into {out}")
+        out.parent.mkdir(parents=True, exist_ok=True)
     if args.predictions or args.endpoint:
         predictions = collect(args) if args.endpoint else read_predictions(args.predictions, args.language)
         scores = {"by": predictions[0].get("by", args.predictions), "splits": summarise(predictions)}
@@ -616,15 +678,27 @@ def score(args):
         scores, predictions = evaluate(model, tokenizer, config, samples, decoding, None if args.backbone else "right",
                                        args.swap_roles, args.likelihood, args.batch_size)
         if out:
-            lines = Path(out).with_suffix(".jsonl")
+            lines = out.with_suffix(".jsonl")
         elif not args.limit and not args.split:
-            name = "_backbone" if args.backbone else ""
-            out, lines = Path(args.run) / f"scores{name}.json", Path(args.run) / f"predictions{name}.jsonl"
+            scores, out, lines = place_in_run(Path(args.run), "_backbone" * args.backbone, scores)
     print(f"{scores['by']}\n{table(scores)}")
     if not out:
         return print("nothing written: --out FILE.json keeps it")
     write_scores(out, scores, lines, predictions)
     print(f"wrote {out}" + (f" and {lines}" if lines else ""))
+
+
+def place_in_run(run, kind, scores):
+    """(scores, path, path of the predictions) in a run folder: over scores made in the same way, which may have been
+    richer, but beside those of other data or decoding."""
+    n = 1
+    while (path := run / f"scores{kind}{f'-{n}' * (n > 1)}.json").is_file():
+        old = json.loads(path.read_text("utf8"))
+        if old.get("by") == scores["by"]:
+            scores = {k: old[k] for k in ("swap", "likelihood", "retrieval_top1") if k in old} | scores
+            break
+        n += 1
+    return scores, path, run / path.name.replace("scores", "predictions").replace(".json", ".jsonl")
 
 
 class Stream:
@@ -650,6 +724,9 @@ class Conversation:
         self.model, self.tokenizer, self.config = load_run(run, args.device)
         self.decoding, self.history = decoding_of(args, self.config["language"]), []
         self.room = self.model.backbone.config.max_positions - self.decoding.max_new_tokens
+        if self.room < 1:
+            raise ValueError(f"--max-new-tokens {self.decoding.max_new_tokens} leaves no room for a question: the "
+                             f"model reads at most {self.model.backbone.config.max_positions}")
         self.turn_to(role or next(iter(self.config["roles"])))
 
     def turn_to(self, name):
@@ -671,16 +748,19 @@ class Conversation:
 
     def answer(self, question):
         """Streams the answer, and remembers it; the oldest turns go when the context is full."""
-        told, turns = persona(self.told, self.config), len(self.history)
-        while len(prompt := self.tokenizer.prompt(question, told, self.history)) > self.room and self.history:
-            self.history = self.history[1:]
-        if len(self.history) < turns:
-            print(f"(the context is full: {turns - len(self.history)} of the oldest turns forgotten)")
+        told, history = persona(self.told, self.config), list(self.history)
+        while len(prompt := self.tokenizer.prompt(question, told, history)) > self.room and history:
+            history = history[1:]
+        if len(prompt) > self.room:
+            raise ValueError(f"a question of {len(prompt)} tokens leaves no room for an answer in a context of "
+                             f"{self.model.backbone.config.max_positions}")
+        if forgotten := len(self.history) - len(history):
+            print(f"(the context is full: {forgotten} of the oldest turns forgotten)")
         stream = Stream(self.tokenizer)
         print(f"{self.name}: ", end="", flush=True)
         generate(self.model, [prompt], [self.speaker], self.tokenizer.stop_ids, self.decoding, on_token=stream)
         stream([], end="\n")
-        self.history.append((question, stream.text))
+        self.history = [*history, (question, stream.text)]
 
     def everybody(self, question):
         """The answers of all roles to a question out of any conversation, in one mixed batch."""
@@ -755,11 +835,13 @@ def main():
     """Runs a command; bad input ends it with one line and exit code 1."""
     args = parse_args(sys.argv[1:])
     try:
-        if not (args.run or getattr(args, "predictions", None) or getattr(args, "endpoint", None)):
+        if args.function is chat and not args.run:
             raise ValueError("name a run folder with --run")
         args.function(args)
     except (ValueError, OSError) as e:
         sys.exit(f"eval.py: {e}")
+    except KeyboardInterrupt:
+        sys.exit("eval.py: interrupted")
 
 
 if __name__ == "__main__":

@@ -348,14 +348,14 @@ def fetch(name):
     if folder.is_absolute() or str(name).startswith("."):
         raise FileNotFoundError(f"{name}: no such folder")
     from huggingface_hub import constants, list_repo_files, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError
     try:                                                                 # .bin files only where there is nothing better
         files = [] if constants.HF_HUB_OFFLINE else list_repo_files(name)
         bins = [] if any(f.endswith(".safetensors") for f in files) else ["pytorch_model*"]
         return Path(snapshot_download(name, allow_patterns=MODEL_FILES + bins))
     except GatedRepoError:
         raise FileNotFoundError(f"{name} is gated: accept its terms on the hub, then log in (hf auth login)") from None
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as e:
+    except Exception as e:                                               # an unknown name, no network, a broken cache
         raise FileNotFoundError(f"{name}: no such folder, and not to be had from the hub "
                                 f"({str(e).strip().splitlines()[0]})") from None
 

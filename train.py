@@ -108,6 +108,7 @@ CHOICES = {"method": tuple(METHODS), "language": ("en", "zh", "all"), "generaliz
            "precision": ("auto", "fp32", "bf16", "fp16")}
 POSITIVE = {"rank", "alpha", "role_dim", "layer_dim", "hidden_dim", "head_rank", "max_length", "epochs", "batch_size",
             "grad_accum", "lr", "max_grad_norm", "temperature", "save_every", "log_every", "max_new_tokens"}
+MOST = {"adapter_dropout": 0.99, "warmup_ratio": 1.0, "seed": 2.0 ** 62}
 KEYS = {f.name: f for f in dataclasses.fields(Config) if f.name != "num_roles"}      # the data says how many roles
 
 
@@ -137,10 +138,12 @@ def checked(values, origin):
             raise ValueError(f"{origin}: there is no key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         try:
             result[key] = CONVERT[KEYS[key].type](value)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             raise ValueError(f"{origin}: {key} cannot be {value!r}") from None
         if key in CHOICES and result[key] not in CHOICES[key]:
             raise ValueError(f"{origin}: {key} is {value!r}; choose {', '.join(CHOICES[key])}")
+        if KEYS[key].type in (int, float) and not result[key] <= (most := MOST.get(key, sys.float_info.max)):
+            raise ValueError(f"{origin}: {key} is {value}, but it can be {most:g} at most")
         if KEYS[key].type in (int, float) and (result[key] < 0 or result[key] == 0 and key in POSITIVE):
             least = "positive" if key in POSITIVE else "0 or more"
             raise ValueError(f"{origin}: {key} is {value}, but it has to be {least}")
@@ -156,7 +159,12 @@ def read_config(path):
         raise ValueError(f"{path}:{e.lineno}: not JSON ({e.msg})") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a JSON object of keys is expected")
-    base = read_config(Path(path).parent / values.pop("extends")) if "extends" in values else {}
+    base = {}
+    if "extends" in values:
+        other = values.pop("extends")
+        if not isinstance(other, str) or (Path(path).parent / other).resolve() == Path(path).resolve():
+            raise ValueError(f"{path}: \"extends\" has to name another file")
+        base = read_config(Path(path).parent / other)
     groups = [v if isinstance(v, dict) else {k: v} for k, v in values.items()]
     return base | checked({k: v for group in groups for k, v in group.items()}, path)
 
@@ -516,6 +524,8 @@ def run_training(argv):
     if cut or dropped:
         print(f"max_length {cfg.max_length}: {cut} rows lose the end of their answer, {dropped} are left out: "
               f"their prompt alone is longer")
+    if cfg.balance_roles:                                  # can it be had? Better known before a folder is made
+        batch_order(rows, cfg.batch_size, cfg.seed, 0, cfg.answers == "sampled", True)
     chief = world()[0] == 0
     run = resume or (new_folder(cfg.out) if chief else Path(cfg.out))
     if not resume and chief:
@@ -548,6 +558,8 @@ def main():
         run_training(sys.argv[1:])
     except (ValueError, OSError, FloatingPointError) as e:
         sys.exit(1 if world()[0] else f"train.py: {e}")
+    except KeyboardInterrupt:                              # before or after the loop, which ends with a checkpoint
+        sys.exit("train.py: interrupted")
 
 
 if __name__ == "__main__":

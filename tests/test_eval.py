@@ -21,11 +21,12 @@ from eval import (
     likelihood,
     mean_scores,
     metrics,
-    other_role,
     pad,
     parse_args,
+    place_in_run,
     read_answers,
     rouge,
+    score,
     table,
     words,
 )
@@ -183,9 +184,15 @@ def test_likelihood_is_the_cross_entropy_of_the_whole_forward_pass(method):
     nats, e_t = read_answers(model, tokenizer, config, samples, batch_size=5)
     right = [by_hand(s, s.role) for s in samples]
     assert nats.tolist() == pytest.approx(right, rel=1e-4) and e_t.shape == (len(samples), 192)
-    wrong = [[by_hand(s, other_role(s, samples, d)) for d in (1, 2)] for s in samples]
+    cast = {"en": [s.role for s in samples if s.language == "en"], "zh": [s.role for s in samples if s.language == "zh"]}
+    cast = {language: list(dict.fromkeys(names)) for language, names in cast.items()}
+    assert len(cast["zh"]) == 2                                          # only one other can be wrong there
+    wrong = [[by_hand(s, other) for other in sorted(set((cast[s.language] * 2)[cast[s.language].index(s.role):][1:3]) - {s.role})] for s in samples]
     got = likelihood(model, tokenizer, config, samples, nats, wrong=2)
-    assert (got["right"], got["wrong"]) == pytest.approx((sum(right) / len(right), sum(map(sum, wrong)) / len(wrong) / 2), rel=1e-4)
+    mean = sum(sum(w) / len(w) for w in wrong) / len(wrong)
+    assert (got["right"], got["wrong"]) == pytest.approx((sum(right) / len(right), mean), rel=1e-4)
+    assert got["chance"] == pytest.approx(sum(1 / (1 + len(w)) for w in wrong) / len(wrong))
+    assert likelihood(model, tokenizer, config, samples[:1], nats[:1]) is None
     assert got["told_apart"] == pytest.approx(sum(r < min(w) for r, w in zip(right, wrong)) / len(right), abs=0.1)
     low, high = got["difference_interval"]
     assert low < got["wrong"] - got["right"] < high
@@ -201,7 +208,7 @@ def test_evaluate_says_what_made_it_and_what_it_found():
     assert s["n"] == len(of) and s["length"] == pytest.approx(sum(len(words(p["answer"], p["language"])) for p in of) / len(of))
     assert s["interval"]["rougeL"][0] <= s["rougeL"] <= s["interval"]["rougeL"][1] and 0 <= s["distinct1"] <= 1
     text = table(scores)
-    assert "likelihood: " in text and "told apart from 3 others" in text and "retrieval: " in text
+    assert "likelihood: " in text and " % told apart (" in text and "retrieval: " in text
     other, lines = evaluate(model, tokenizer, config | {"model": "m"}, samples[:4], Decoding(3), None, read=True)
     assert "likelihood" not in other and lines[0]["by"].startswith("the untouched m, d (all)")
 
@@ -211,6 +218,31 @@ def test_distinct_n_by_hand():
     s = mean_scores([line | {"answer": "tea tea tea"}, line | {"answer": "tea now"}])
     assert (s["length"], s["distinct1"], s["distinct2"]) == (2.5, 2 / 5, 2 / 3)
     assert mean_scores([line | {"answer": ""}])["distinct2"] == 0
+
+
+@pytest.mark.parametrize("flag, value", [("--temperature", "-1"), ("--top-p", "0"), ("--top-p", "1.5"), ("--max-new-tokens", "0"), ("--repetition-penalty", "0")])
+def test_impossible_decoding_is_refused(flag, value):
+    with pytest.raises(ValueError, match="is not possible"):
+        decoding_of(parse_args(["score", "--run", "r", flag, value]), "en")
+
+
+def test_scores_of_another_kind_go_beside_and_of_the_same_kind_keep_what_they_lack(tmp_path):
+    scores, path, lines = place_in_run(tmp_path, "", {"by": "a", "splits": 1})
+    assert (path.name, lines.name) == ("scores.json", "predictions.jsonl")
+    path.write_text('{"by": "a", "splits": 0, "swap": 7}')
+    scores, path, _ = place_in_run(tmp_path, "", {"by": "a", "splits": 1})
+    assert path.name == "scores.json" and scores == {"by": "a", "splits": 1, "swap": 7}
+    _, path, lines = place_in_run(tmp_path, "", {"by": "b", "splits": 1})
+    assert (path.name, lines.name) == ("scores-2.json", "predictions-2.jsonl")
+
+
+@pytest.mark.parametrize("args, message", [
+    (["--run", "r", "--predictions", "p"], "one of --run"), ([], "one of --run"), (["--run", "r", "--backbone", "--swap-roles"], "the untouched --backbone has none"),
+    (["--run", "r", "--out", "x.jsonl"], "FILE.json"), (["--run", "r", "--batch-size", "0"], "--batch-size"), (["--run", "r", "--limit", "-1"], "--limit"),
+    (["--run", "tiny", "--device", "gpu"], "not a run folder")])
+def test_score_refuses_before_it_starts(args, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        score(parse_args(["score", *args]))
 
 
 def test_official_decoding_is_the_languages_and_flags_win():
@@ -229,10 +261,10 @@ def test_tables_align_chinese_names():
     assert "mean over roles" in text and "4.00" in text
 
 
-@pytest.mark.parametrize("line, message", [('{"split": "general"}', ":1: lacks"), ("{", "not JSON"), ("", "no prediction"),
+@pytest.mark.parametrize("line, message", [('{"split": "general"}', ':1: "role" is missing'), ("{", "not JSON"), ("", "no prediction"),
                                            ('{"split": "g", "role": "A", "references": [], "answer": "x"}', "at least one"),
                                            ('{"split": "g", "role": "A", "references": "x", "answer": "x"}', "a list of"),
-                                           ('{"split": "g", "role": "A", "references": ["x"], "answer": null}', "has to be text")])
+                                           ('{"split": "g", "role": "A", "references": ["x"], "answer": null}', '"answer" is missing or not text')])
 def test_broken_prediction_files(tmp_path, line, message):
     path = tmp_path / "p.jsonl"
     path.write_text(line + "\n")

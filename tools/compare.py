@@ -21,7 +21,7 @@ import numpy as np
 from safetensors import safe_open
 
 from data import read_jsonl
-from eval import METRICS, bootstrap, columns, metrics, pad, read_run
+from eval import METRICS, bootstrap, columns, pad, read_predictions, read_run
 from hycora_layer import METHODS
 
 TITLES = {"bleu4": "BLEU-4", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
@@ -31,6 +31,8 @@ TITLES = {"bleu4": "BLEU-4", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL":
 class Run:
     """A scored run: `scores` has a row of METRICS for each of `items`, (split, role, question) in sorted order."""
     name: str
+    identity: str                       # what it has in common with the runs that differ only in their seed
+    seed: int | None
     items: list
     scores: np.ndarray
     by: str                             # what made it: run, data, seed, decoding
@@ -47,42 +49,49 @@ def name_of(config):
     return name
 
 
-def read_predictions(path):
-    """(items, scores, what made them) of a predictions.jsonl; lines without metrics are scored here."""
-    lines = [p if set(METRICS) <= p.keys() else p | metrics(p["answer"], p["references"], p.get("language", "en"))
-             for _, p in read_jsonl(path)]
-    lines.sort(key=lambda p: (p["split"], p["role"], p["question"]))
+def read_lines(path):
+    """(items, scores, what made them) of a predictions.jsonl."""
+    lines = sorted(read_predictions(path, trust=True), key=lambda p: (p["split"], p["role"], p["question"]))
     items, scores = ([tuple(p[k] for k in keys) for p in lines] for keys in (("split", "role", "question"), METRICS))
-    return items, np.array(scores), lines[0].get("by", str(path)) if lines else str(path)
+    return items, np.array(scores), lines[0].get("by", str(path))
 
 
 def read(path):
     """The Run of a run folder or of a file of predictions."""
     path = Path(path)
     if path.suffix == ".jsonl":
-        return Run("backbone" if path.stem == "predictions_backbone" else path.stem, *read_predictions(path))
+        return Run("backbone" if path.stem == "predictions_backbone" else path.stem, str(path), None, *read_lines(path))
     config = read_run(path)
     if not (path / "predictions.jsonl").is_file():
         raise ValueError(f"{path} is not scored yet: python eval.py score --run {path}")
     with safe_open(path / "adapter.safetensors", framework="np") as file:
         trainable = sum(int(np.prod(file.get_slice(key).get_shape())) for key in file.keys())
     speeds = [line["tokens_per_s"] for _, line in read_jsonl(path / "metrics.jsonl")]
-    return Run(name_of(config), *read_predictions(path / "predictions.jsonl"), trainable, statistics.median(speeds))
+    items, scores, by = read_lines(path / "predictions.jsonl")
+    same = {k: v for k, v in config.items() if k not in ("seed", "out", "device", "python", "torch", "git_commit")}
+    identity = json.dumps([same, by.rpartition("; ")[2] if "; " in by else ""], sort_keys=True)     # and the decoding
+    return Run(name_of(config), identity, config["seed"], items, scores, by, trainable, statistics.median(speeds))
 
 
 def grouped(paths):
-    """{name: [Run of each seed]}, in order; ValueError unless all answered the same items."""
+    """{name: [Run of each seed]}, in order. ValueError unless all answered the same items, each run its own seed."""
     runs, groups = [read(path) for path in paths], {}
     for path, run in zip(paths, runs):
         if run.items != runs[0].items:
             common = len(set(run.items) & set(runs[0].items))
             raise ValueError(f"{path} answers {len(run.items)} test lines and {paths[0]} {len(runs[0].items)}, "
                              f"{common} of them the same: score both on the same lines")
-        groups.setdefault(run.name, []).append(run)
+        twins = groups.setdefault(run.identity, [])
+        if run.seed in [twin.seed for twin, _ in twins]:
+            raise ValueError(f"{path} is the same run as another one, seed {run.seed} and all")
+        twins.append((run, path))
+    names = [members[0][0].name for members in groups.values()]
+    result = {name if names.count(name) == 1 else f"{name} ({members[0][1]})": [run for run, _ in members]
+              for name, members in zip(names, groups.values())}
     backbone = Path(paths[0]) / "predictions_backbone.jsonl"
     if backbone.is_file() and (run := read(backbone)).items == runs[0].items:
-        groups.setdefault(run.name, [run])
-    return groups
+        result.setdefault(run.name, [run])
+    return result
 
 
 def selections(items, per_role):

@@ -9,14 +9,15 @@ are appended to --out as they arrive and never asked for twice. A service's key 
 judge, any backbone's folder, is asked which verdict it finds likelier.
 """
 import argparse
+import hashlib
 import re
 import sys
 from pathlib import Path
 
 import torch
 
-from data import Tokenizer, read_jsonl
-from eval import appended, ask, bootstrap
+from data import Tokenizer
+from eval import appended, ask, bootstrap, read_predictions
 from model import Transformer, fetch
 
 CRITERIA = {
@@ -88,12 +89,16 @@ def local(folder):
 
 def pairs(a, b, limit=0):
     """What both files answered, as a list of dicts; at most `limit`, evenly spread. ValueError if that is nothing."""
-    mine, theirs = ({(p["split"], p["role"], p["question"]): p for _, p in read_jsonl(path)} for path in (a, b))
+    mine, theirs = ({(p["split"], p["role"], p["question"]): p for p in read_predictions(path, trust=True)}
+                    for path in (a, b))
     common = [dict(zip(("split", "role", "question"), key)) |
               {"a": p["answer"], "b": theirs[key]["answer"], "reference": p["references"][0]}
               for key, p in mine.items() if key in theirs]
     if not common:
         raise ValueError(f"{a} and {b} have no question in common")
+    for pair in common:
+        texts = "\0".join((pair["a"], pair["b"], pair["reference"]))
+        pair["texts"] = hashlib.sha256(texts.encode()).hexdigest()[:16]    # other answers, other verdict
     n = min(limit or len(common), len(common))
     return [common[i * len(common) // n] for i in range(n)]
 
@@ -134,6 +139,8 @@ def main():
     args = parser.parse_args()
     try:
         name = args.judge or args.judge_model
+        if args.limit < 0:
+            raise ValueError("--limit has to be 0 or more")
         if not args.dry_run and not (args.judge or args.base_url and args.judge_model):
             raise ValueError("name a judge: --base-url and --judge-model, or --judge local:FOLDER")
         about = {"judge": name, "a_file": args.a, "b_file": args.b}
@@ -144,7 +151,7 @@ def main():
         if args.judge and not args.judge.startswith("local:"):
             raise ValueError(f"--judge is {args.judge!r}; it takes local:FOLDER")
         verdict = local(args.judge.removeprefix("local:")) if args.judge else service(args.base_url, name)
-        names = (*about, "criterion", "order", "split", "role", "question")
+        names = (*about, "criterion", "order", "split", "role", "question", "texts")
 
         def work(item):
             found, said = verdict(prompt_of(item))
@@ -152,7 +159,6 @@ def main():
             return {n: item[n] for n in names} | {"verdict": won, "said": said}
         out = Path(args.out or Path(args.a).with_name("verdicts.jsonl"))
         verdicts = appended(out, names, items, work, 1 if args.judge else 8)
-        verdicts = [v for v in verdicts if about.items() <= v.items()]
     except (ValueError, OSError) as e:
         sys.exit(f"tools.judge: {e}")
     print(f"{name} on A = {args.a} and B = {args.b}; verdicts in {out}")

@@ -41,6 +41,9 @@ def main():
         parser.add_argument(f"--{f.name.replace('_', '-')}", type=int, default=f.default)
     args = parser.parse_args()
     try:
+        for name, value in vars(args).items():
+            if isinstance(value, int) and value < (name != "num_blocks"):
+                raise ValueError(f"--{name.replace('_', '-')} is {value}, but it has to be positive")
         path = Path(args.model) if args.model.endswith(".json") else fetch(args.model) / "config.json"
         model_config = ModelConfig.from_hf(json.loads(path.read_text("utf8")))
     except (ValueError, OSError) as e:

@@ -94,6 +94,7 @@ def main():
         if not halves:
             raise ValueError(f"{args.run}: with {config['method']} all roles share A and B: there is nothing to draw")
         out = Path(args.out or Path(args.run) / "tsne.png")
+        out.parent.mkdir(parents=True, exist_ok=True)
         draw(halves, list(config["roles"]), f"{kind} of {made_by(config)}").savefig(out, dpi=130)
     except (ValueError, OSError) as e:
         sys.exit(f"tools.tsne: {e}")

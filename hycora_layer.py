@@ -82,12 +82,12 @@ class AdaptedLinear(nn.Module):
     def forward(self, x):
         if self.voice is None:
             return self.base(x)
-        out, (A, B) = self.base(x), self.voice
+        A, B = self.voice
         low = F.dropout(x, self.dropout, self.training) @ A.mT           # (B, T, r)
-        if B.dim() == 3:                                                 # a B for each row
-            return out.baddbmm_(low, B.mT, alpha=self.scale)             # Eq. 4: (B, T, d_out), added in one pass
-        out.flatten(0, -2).addmm_(low.flatten(0, -2), B.mT, alpha=self.scale)                    # the same, one B
-        return out
+        if B.dim() == 3:                                                 # each row its own B
+            return self.base(x).baddbmm_(low, B.mT, alpha=self.scale)    # Eq. 4: (B, T, d_out), added in one pass
+        out = self.base(x.flatten(0, -2))                                # one B for all rows: the same, B * T at a time
+        return out.addmm_(low.flatten(0, -2), B.mT, alpha=self.scale).unflatten(0, x.shape[:-1])
 
 
 class HyperModel(nn.Module):

@@ -88,6 +88,14 @@ def test_bytes_that_are_not_utf8_name_their_line_and_a_byte_order_mark_is_none(t
     assert load_rolebench(tmp_path, "en")[0].role == "A"
 
 
+@pytest.mark.parametrize("text, message", [("[1]", "a JSON object"), ('{"A": null}', "the description of A is not text"), ("{", "desc.json: not JSON")])
+def test_profiles_have_to_be_text(tmp_path, text, message):
+    (tmp_path / "profiles-eng").mkdir()
+    (tmp_path / "profiles-eng/desc.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_profiles(tmp_path, "en")
+
+
 def test_missing_data():
     with pytest.raises(FileNotFoundError, match="RoleBench's layout"):
         load_rolebench(ROOT / "tests", "en")

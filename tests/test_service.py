@@ -102,6 +102,21 @@ def test_answers_are_collected_resumed_and_scored(service, tmp_path, monkeypatch
         evaluation.score(evaluation.parse_args(argv[:-4]))
 
 
+def test_another_model_is_asked_anew_and_no_other_file_is_touched(service, tmp_path):
+    write_rolebench(tmp_path, [("A", f"What is {n}?", ["x"]) for n in range(3)], part="test")
+    out = tmp_path / "g.json"
+    argv = ["score", "--endpoint", service.url, "--data", str(tmp_path), "--out", str(out), "--endpoint-model"]
+    for model, limit, asked in (("m1", 0, 3), ("m2", 1, 4), ("m2", 0, 6)):
+        evaluation.score(evaluation.parse_args([*argv, model, "--limit", str(limit)]))
+        scores = json.loads(out.read_text())
+        assert len(service.calls) == asked and scores["by"].startswith(model) and scores["splits"]["role_specific"]["overall"]["n"] == (limit or 3)
+    for text in ("my notes\n", '{\n "a": 1\n}\n', '{"split": "general"}\n'):
+        out.with_suffix(".jsonl").write_text(text)
+        with pytest.raises(ValueError, match="g.jsonl:1"):
+            evaluation.score(evaluation.parse_args([*argv, "m1"]))
+        assert out.with_suffix(".jsonl").read_text() == text
+
+
 # ------------------------------------------------------------------------------------------------------------ judge
 def files(tmp_path, n=12):
     for name, text in (("a", "good"), ("b", "bad")):
@@ -140,6 +155,15 @@ def test_a_judge_that_always_takes_the_first_makes_ties_and_a_bad_one_is_not_bel
     service.calls = []
     done = run_judge(*args, "--out", str(tmp_path / "v.jsonl"))
     assert "no readable pair of verdicts (4 unreadable)" in done.stdout and len(service.calls) == 4 * 4 * 3
+
+
+def test_other_answers_are_judged_anew(service, tmp_path):
+    args = [*files(tmp_path, 2), "--base-url", service.url, "--judge-model", "m"]
+    service.reply = lambda messages: "Verdict: 1"
+    run_judge(*args)
+    path = tmp_path / "b.jsonl"
+    path.write_text(path.read_text().replace("bad 1", "better 1"))
+    assert "n = 2" in run_judge(*args).stdout and len(service.calls) == 8 + 4
 
 
 def test_verdicts_are_parsed_strictly():

@@ -129,6 +129,21 @@ def test_compare_refuses_what_cannot_be_compared(tmp_path):
             compare(runs)
 
 
+def test_only_runs_that_differ_in_nothing_but_the_seed_are_one_row(tmp_path):
+    scores = dict.fromkeys(ITEMS, 1.0)
+    runs = [fake_run(tmp_path / name, "hycora", scores, **changes) for name, changes in
+            (("a", dict(seed=1)), ("b", dict(seed=2)), ("c", dict(seed=1, rank=4)), ("d", dict(seed=1)))]
+    made = compare(runs[:3])["made_by"]
+    assert list(made) == [f"hycora ({runs[0]})", f"hycora ({runs[2]})"] and len(made[f"hycora ({runs[0]})"]) == 2
+    with pytest.raises(ValueError, match="the same run as another"):
+        compare([runs[0], runs[3]])
+    files = [run / "predictions.jsonl" for run in runs[:2]]
+    assert [r["seeds"] for r in compare(files)["rows"]] == [1, 1, 1, 1]
+    (tmp_path / "e.jsonl").write_text('{"split": "general", "role": "A", "question": "q", "references": [], "answer": "x"}\n')
+    with pytest.raises(ValueError, match="e.jsonl:1"):
+        compare([tmp_path / "e.jsonl"])
+
+
 def test_bootstrap_of_constants_and_columns():
     low, high = bootstrap(np.stack([np.full(50, 3.0), np.arange(50)], 1))
     assert low[0] == high[0] == 3 and low[1] < 24.5 < high[1]

@@ -113,9 +113,14 @@ def test_learning_rate_is_transformers_cosine_with_warmup():
     (["--resume", "tests"], "not a run folder"), (["--config", "configs/none.json"], "No such file"),
     (["--model", "tiny/backbone", "--data", "nowhere/at-all"], "nowhere/at-all: no such folder"),
     (["--model", "no/model", "--data", "tiny/rolebench"], "no/model: no such folder"),
+    (["--device", "gpu"], "device 'gpu' cannot be used"), (["--max-steps", "inf"], "max_steps"), (["--lr", "nan"], "lr is nan"),
+    (["--adapter-dropout", "1.5"], "at most"), (["--role-subset", "0"], "leaves no role"), (["--config", "LOOP"], "has to name another file"),
+    (["--batch-size", "2", "--balance-roles"], "no way to give every batch"),
     (["--role-subset", "Long Jon Silver"], "did you mean Long John Silver"), (["--compile", "maybe"], "compile"),
 ])
 def test_bad_command_lines_get_one_clear_line(args, message, tmp_path, monkeypatch, capsys):
+    (tmp_path / "loop.json").write_text('{"extends": "loop.json"}')
+    args = [str(tmp_path / "loop.json") if arg == "LOOP" else arg for arg in args]
     monkeypatch.setattr(sys, "argv", ["train.py", "--out", str(tmp_path / "r"), *args] if "--resume" not in args else ["train.py", *args])
     with pytest.raises(SystemExit) as stop:
         train.main()

@@ -354,7 +354,7 @@ def batch_order(rows, batch_size, seed, epoch, one_answer=False, balance_roles=F
     rng.shuffle(order)
     if one_answer:
         order = list({rows[i].sample: i for i in order}.values())        # the last of a sample's rows
-    pool, batches = 64 * batch_size, []                   # sort within pools of 64 batches, then cut and mix
+    pool, batches = 32 * batch_size, []                   # sort within pools of 32 batches, then cut and mix
     for n, start in enumerate(range(0, len(order), pool)):
         chunk = sorted(order[start:start + pool], key=lambda i: len(rows[i].ids), reverse=n % 2)
         batches += [chunk[i:i + batch_size] for i in range(0, len(chunk), batch_size)]

@@ -609,13 +609,15 @@ def appended(path, names, items, work, workers=8):
     Items that agree with a record in `names` have been worked on already, so an interrupted collection goes on where
     it was; a line cut off in mid-write is dropped. ValueError, with nothing touched, for a file of something else.
     """
-    path, text = Path(path), ""
+    path, text, cut = Path(path), "", ""
     if path.exists():
         text, _, cut = path.read_text("utf8").rpartition("\n")
     records = [parse_json(line, f"{path}:{n}") for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if foreign := [n for n, record in enumerate(records, 1) if not set(names) <= record.keys()]:
-        raise ValueError(f"{path}:{foreign[0]} is no line of this collection: choose another --out")
-    if path.exists() and cut:
+    foreign = [n for n, record in enumerate(records, 1) if not set(names) <= record.keys()]
+    if foreign or cut and not cut.startswith("{"):
+        raise ValueError(f"{path}:{(foreign or [len(records) + 1])[0]} is no line of this collection: choose another "
+                         f"--out")
+    if cut:
         write_text(path, text + "\n")
     key = lambda item: json.dumps([item[n] for n in names])              # noqa: E731
     wanted, known = {key(item): item for item in items}, {key(r): r for r in records}
@@ -669,7 +671,7 @@ def score(args):
         scores = {"by": predictions[0].get("by", args.predictions), "splits": summarise(predictions)}
     else:
         model, tokenizer, config = load_run(args.run, args.device)
-        config |= {"out": args.run, "data": args.data or config["data"]}
+        config |= {"out": str(Path(args.run)), "data": args.data or config["data"]}
         samples = asked_samples(args, config["data"], config["language"], config.get("generalization", "instruction"),
                                 config["roles"])
         if not samples:
@@ -694,7 +696,7 @@ def place_in_run(run, kind, scores):
     n = 1
     while (path := run / f"scores{kind}{f'-{n}' * (n > 1)}.json").is_file():
         old = json.loads(path.read_text("utf8"))
-        if old.get("by") == scores["by"]:
+        if all(old.get(k) == scores[k] for k in ("data", "decoding")):
             scores = {k: old[k] for k in ("swap", "likelihood", "retrieval_top1") if k in old} | scores
             break
         n += 1
@@ -821,7 +823,7 @@ def parse_args(argv):
         p.add_argument("--limit", type=int, default=0, help="test lines per split; 0: all")
         p.add_argument("--batch-size", type=int, default=64)
         p.add_argument("--swap-roles", action="store_true", help="also answer as the wrong role, and score that")
-        p.add_argument("--likelihood", action="store_true", help="also read the references as right and wrong roles")
+        p.add_argument("--likelihood", action="store_true", help="also read the references: likelihood, retrieval")
         p.add_argument("--backbone", action="store_true", help="score the untouched backbone")
         p.add_argument("--predictions", help="score this JSONL instead of a run")
         p.add_argument("--endpoint", help="URL of an OpenAI-compatible service to score instead (key: OPENAI_API_KEY)")

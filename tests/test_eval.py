@@ -227,12 +227,13 @@ def test_impossible_decoding_is_refused(flag, value):
 
 
 def test_scores_of_another_kind_go_beside_and_of_the_same_kind_keep_what_they_lack(tmp_path):
-    scores, path, lines = place_in_run(tmp_path, "", {"by": "a", "splits": 1})
+    a, b = {"data": "d", "decoding": {"seed": 1}}, {"data": "d", "decoding": {"seed": 2}}
+    scores, path, lines = place_in_run(tmp_path, "", a | {"splits": 1})
     assert (path.name, lines.name) == ("scores.json", "predictions.jsonl")
-    path.write_text('{"by": "a", "splits": 0, "swap": 7}')
-    scores, path, _ = place_in_run(tmp_path, "", {"by": "a", "splits": 1})
-    assert path.name == "scores.json" and scores == {"by": "a", "splits": 1, "swap": 7}
-    _, path, lines = place_in_run(tmp_path, "", {"by": "b", "splits": 1})
+    path.write_text(json.dumps(a | {"splits": 0, "swap": 7}))
+    scores, path, _ = place_in_run(tmp_path, "", a | {"splits": 1})
+    assert path.name == "scores.json" and scores == a | {"splits": 1, "swap": 7}
+    _, path, lines = place_in_run(tmp_path, "", b | {"splits": 1})
     assert (path.name, lines.name) == ("scores-2.json", "predictions-2.jsonl")
 
 

@@ -110,7 +110,7 @@ def test_another_model_is_asked_anew_and_no_other_file_is_touched(service, tmp_p
         evaluation.score(evaluation.parse_args([*argv, model, "--limit", str(limit)]))
         scores = json.loads(out.read_text())
         assert len(service.calls) == asked and scores["by"].startswith(model) and scores["splits"]["role_specific"]["overall"]["n"] == (limit or 3)
-    for text in ("my notes\n", '{\n "a": 1\n}\n', '{"split": "general"}\n'):
+    for text in ("my notes", "my notes\n", '{\n "a": 1\n}\n', '{"split": "general"}\n'):
         out.with_suffix(".jsonl").write_text(text)
         with pytest.raises(ValueError, match="g.jsonl:1"):
             evaluation.score(evaluation.parse_args([*argv, "m1"]))

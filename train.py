@@ -395,7 +395,7 @@ def backward(model, batches, cfg, lam, scaler, tokens=None, parts=None):
                                                      cfg.contrast_anchor) / parts
             scaler.scale(total_loss(ce, contrastive, lam)).backward()
         measured.append(torch.stack((ce, contrastive)).detach())
-    return torch.stack(measured).sum(0) if len(measured) > 2 else measured[-1]
+    return torch.stack(measured).sum(0)
 
 
 def sum_over_processes(params, measured):

@@ -93,6 +93,22 @@ def test_padding_and_activation_checkpointing_change_nothing():
             torch.testing.assert_close(g, other[1][name], rtol=1e-3, atol=1e-6)
 
 
+def test_blocks_compile_once_not_per_layer():
+    """Two graphs, since the first block's input needs no gradient, for six blocks and batches of any shape."""
+    from torch._dynamo.utils import counters
+    torch._dynamo.reset()
+    counters.clear()
+    model = randomise(hyper_model("hycora", small_backbone(num_hidden_layers=6)), 0.05)
+    batches = [collate(rows(n), 0) for n in (3, 5, 8)]
+    plain = gradients(model, batches, lam=0.3)
+    for block in model.backbone.layers:
+        block.compile(dynamic=True, backend="eager")
+    compiled = gradients(model, batches, lam=0.3)
+    assert counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"]
+    for name, g in plain[1].items():
+        torch.testing.assert_close(g, compiled[1][name], rtol=1e-3, atol=1e-6)
+
+
 def test_learning_rate_is_transformers_cosine_with_warmup():
     transformers = pytest.importorskip("transformers")
     cfg, p = train.Config(lr=3e-4, warmup_ratio=0.1), torch.nn.Parameter(torch.zeros(1))

@@ -67,7 +67,6 @@ def service(url, name, tries=3):
     return verdict
 
 
-@torch.inference_mode()
 def local(folder):
     """A backbone as judge: "1" or "2", whichever it finds likelier after the prompt and "Verdict:"."""
     folder = fetch(folder)

@@ -12,6 +12,7 @@ import json
 import random
 import re
 import types
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,6 +146,16 @@ def choose_roles(samples, subset=""):
     if not names:
         raise ValueError(f"role_subset {subset!r} leaves no role")
     return {name: i for i, name in enumerate(dict.fromkeys(names))}
+
+
+def first_of_each(samples, n):
+    """The first n samples of each role in each split, in their order."""
+    seen = Counter()
+
+    def early(s):
+        seen[s.role, s.split] += 1
+        return seen[s.role, s.split] <= n
+    return list(filter(early, samples))
 
 
 def role_id(name, roles):

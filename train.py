@@ -50,6 +50,7 @@ from data import (
     collate,
     encode_rows,
     fetch,
+    first_of_each,
     load_profiles,
     load_rolebench,
     padding_share,
@@ -70,6 +71,7 @@ class Config(AdapterConfig):
     role_subset: str = ""               # role names, comma-separated, or a number: the first so many; empty: all
     splits: tuple[str, ...] = SPLITS
     generalization: str = "instruction"  # which English RoleBench: its test has new questions, or new roles ("role")
+    samples_per_role: int = 0           # training questions of a role in each split: the first so many; 0: all
     answers: str = "all"                # of several to a question: a row each; or the first; or one an epoch, sampled
     out: str = "runs/demo"
     template: str = "auto"              # a prompt template of data.py; auto: by the tokenizer's chat template
@@ -508,6 +510,8 @@ def run_training(argv):
     folder = fetch(cfg.data)
     load = functools.partial(load_rolebench, folder, cfg.language, splits=cfg.splits, generalization=cfg.generalization)
     samples, tests = load("train"), load("test") if cfg.score_limit else []
+    if cfg.samples_per_role:
+        samples = first_of_each(samples, cfg.samples_per_role)
     if cfg.answers == "first":
         samples = [dataclasses.replace(s, answers=s.answers[:1]) for s in samples]
     told_alone = cfg.role_instruction and set(METHODS[cfg.method]) == {"shared"}       # plays whomever the prompt names

@@ -1,0 +1,112 @@
+"""A new character for a finished run, from a few of its lines, while everybody else goes on speaking as before.
+
+    python -m tools.add_role --run runs/demo --role "Captain Nemo" --lines nemo.jsonl --out runs/nemo [--steps 100]
+
+A line is RoleBench's: {"question": "...", "generated": ["an answer", ...]}. The new role's embedding starts as the mean
+of the others. It and the hyper-network train on the new lines, and the matrices of the other roles, which are known, are
+held where they were (von Oswald et al. 2020, Continual learning with hypernetworks); no old data are needed for that. B,
+which all share, stays. For methods with a hyper-network.
+"""
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+import train
+from data import batch_order, collate, encode_rows, parse_line, read_jsonl
+from eval import load_run, read_answers
+
+
+def read_lines(path, role, language):
+    """Samples of a JSONL file, all said by `role`."""
+    return [parse_line(record | {"role": role}, "added", language, place) for place, record in read_jsonl(path)]
+
+
+def drift(model, before):
+    """How far the matrices of the roles of `before`, {kind: {half: (R, n, rows, columns)}}, have moved: mean square of
+    the differences over that of the matrices."""
+    ids = torch.arange(len(next(iter(next(iter(before.values())).values()))), device=model.backbone.device)
+    now = model.hyper(ids)
+    parts = [(now[kind][half] - m).square().mean() / m.square().mean().clamp(min=1e-12)
+             for kind, halves in before.items() for half, m in halves.items()]
+    return torch.stack(parts).mean()
+
+
+def add_role(model, tokenizer, config, role, samples, profile="", steps=100, lr=1e-3, hold=100.0):
+    """Adds a role to a loaded run, in place, and trains it on samples; hold: the weight of `drift`. Returns the config
+    with the role in it, the losses of the steps (nats per token) and the last drift. ValueError where there is no
+    hyper-network, or the role already."""
+    if model.hyper is None:
+        raise ValueError(f"{config['method']} has no hyper-network to make a new role's matrices")
+    if role in config["roles"]:
+        raise ValueError(f"{config['out']} has a role {role!r} already")
+    config = config | {"roles": config["roles"] | {role: len(config["roles"])},
+                       "profiles": config["profiles"] | ({role: profile} if profile else {})}
+    with torch.no_grad():
+        known = model.hyper.role_embedding.weight                                        # (R, d_c)
+        before = model.hyper(torch.arange(len(known), device=known.device))
+        e_c = nn.Embedding.from_pretrained(torch.cat((known, known.mean(0, keepdim=True))), freeze=False)
+    model.hyper.role_embedding = e_c
+    model.config = dataclasses.replace(model.config, num_roles=len(e_c.weight))
+    rows, *_ = encode_rows(samples, config["roles"], tokenizer, config["max_length"],
+                           config["profiles"] if config["role_instruction"] else None)
+    cfg = train.Config(**train.checked({k: v for k, v in config.items() if k in train.KEYS}, config["out"]))
+    optimizer, scaler = torch.optim.Adam(model.hyper.parameters(), lr=lr), torch.amp.GradScaler(enabled=False)
+    batches, losses = [], []
+    for step in (bar := tqdm(range(steps), role)):
+        batches = batches or batch_order(rows, cfg.batch_size, cfg.seed, step)
+        batch = collate([rows[i] for i in batches.pop()], tokenizer.eos_id, cfg.pool)
+        optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
+        losses.append(train.backward(model, [batch], cfg, 0.0, scaler)[0].item())
+        (hold * (moved := drift(model, before))).backward()
+        optimizer.step()
+        model.zero_grad()
+        bar.set_postfix(nats=f"{losses[-1]:.3f}", drift=f"{moved.item():.1e}")
+    return config, losses, moved.item()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--role", required=True, help="the new name")
+    parser.add_argument("--lines", required=True, help="JSONL of questions and the role's answers")
+    parser.add_argument("--profile", default="", help="a description, for prompts that tell the role")
+    parser.add_argument("--language", choices=("en", "zh"), default="en")
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--hold", type=float, default=100.0, help="how firmly the other roles are held")
+    parser.add_argument("--out", required=True, help="a new run folder")
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args()
+    try:
+        if args.steps < 1 or not args.lr > 0 or not args.hold >= 0:
+            raise ValueError("--steps and --lr have to be positive, --hold at least 0")
+        samples = read_lines(args.lines, args.role, args.language)
+        model, tokenizer, config = load_run(args.run, args.device)
+        held = samples[4::5]                               # every fifth line tells whether it learnt more than the rest
+        config, losses, moved = add_role(model, tokenizer, config, args.role, [s for s in samples if s not in held],
+                                         args.profile, args.steps, args.lr, args.hold)
+        out = train.new_folder(args.out)
+        model.save(out)
+        train.write_json(out / "roles.json", config["roles"])
+        train.write_json(out / "config.json", {k: v for k, v in config.items() if k != "roles"} | {"out": str(out)})
+    except (ValueError, OSError) as e:
+        sys.exit(f"tools.add_role: {e}")
+    print(f"{len(samples) - len(held)} lines, {args.steps} steps: {losses[0]:.3f} -> {losses[-1]:.3f} nats per token; the "
+          f"others' matrices moved by {100 * moved ** 0.5:.2g} %")
+    if held:
+        others = [dataclasses.replace(s, role=name) for name in config["roles"] if name != args.role for s in held]
+        mine, theirs = (read_answers(model.eval(), tokenizer, config, x)[0] for x in (held, others))
+        theirs = theirs.view(-1, len(held)).mean(1)
+        best = theirs.argmin().item()
+        print(f"{len(held)} lines held back: {mine.mean():.3f} as {args.role}, {theirs[best]:.3f} as "
+              f"{list(config['roles'])[best]}, who comes nearest")
+    print(f"wrote {out}; talk with: python eval.py chat --run {out} --role \"{args.role}\"")
+
+
+if __name__ == "__main__":
+    main()

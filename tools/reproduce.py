@@ -1,0 +1,149 @@
+"""The paper's questions asked again: every method, several seeds, and the tables of README.md and RESULTS.md.
+
+    python -m tools.reproduce tiny [--seeds 5] [--jobs 2] [--only hycora,lora]
+    python -m tools.reproduce real-cpu --model FOLDER_OR_ID --data DIR         # and any key of train.py, for all runs
+
+Runs go to --out, runs/reproduce/STUDY/POINT/VARIANT/SEED. The same command again keeps what is finished, resumes what
+was interrupted, and trains what is missing. Then results/STUDY.json gets every mean, deviation and interval of all that
+is scored so far, and `tools.results` fills the tables in from there.
+"""
+import argparse
+import itertools
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import train
+from data import read_jsonl
+from eval import read_run, write_text
+from tools.compare import compare
+from tools.results import RESULTS, fill_tables
+
+VARIANTS = {name: f"--method {name}" for name in ("hycora", "lora", "ind-lora", "neeko", "rsp-a-rsp-b", "mrs-a-rsp-b")}
+VARIANTS |= {"hycora w/o HCL": "--method hycora --lambda-max 0"}
+THREE = ("hycora", "lora", "hycora w/o HCL")
+FEW = ("hycora", "lora", "ind-lora")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Every variant at every point with every seed; `arguments`, of train.py, are common to all of them."""
+    arguments: str
+    variants: tuple = tuple(VARIANTS)
+    seeds: tuple = (1,)
+    points: dict = field(default_factory=lambda: {"all": ""})
+
+
+REAL = "--config configs/smollm2-135m-en.json"
+CHINESE = "--config configs/qwen2.5-0.5b-zh.json"
+TINY = "--config configs/tiny.json"
+STUDIES = {
+    "tiny": Study(TINY, seeds=(1, 2, 3, 4, 5)),
+    "tiny-lr": Study(TINY, seeds=(0,), points={lr: f"--lr {lr}" for lr in ("0.001", "0.003", "0.009")}),
+    "tiny-data": Study(f"{TINY} --max-steps 750", FEW, (1, 2),
+                       {n: f"--samples-per-role {n}" for n in ("4", "8", "16", "32")}),
+    "tiny-roles": Study(f"{TINY} --language en --max-steps 750", FEW, (1, 2),
+                        {n: f"--role-subset {n}" for n in ("2", "4", "6")}),
+    "real": Study(REAL, THREE, (1, 2, 3)),
+    "real-cpu": Study(f"{REAL} --role-subset 10 --splits role_specific --max-steps 200 --lambda-start-epoch 0.2 "
+                      f"--score-limit 100", THREE),
+    "zh": Study(CHINESE, THREE, (1, 2, 3)),
+    "zh-cpu": Study(f"{CHINESE} --splits role_specific --max-steps 100 --lambda-start-epoch 0.2 --score-limit 60",
+                    THREE),
+}
+
+
+def matches(run, arguments):
+    """Whether a run folder was made with these arguments of train.py."""
+    cfg, saved = vars(train.resolve(train.parse_args(arguments)[0])), read_run(run)
+    return all(saved.get(key) == (list(value) if isinstance(value, tuple) else value)
+               for key, value in cfg.items() if key in train.KEYS and key not in ("out", "device"))
+
+
+def make(run, arguments, threads):
+    """Trains and scores one run, as far as that is still to do. Returns None, or what went wrong."""
+    if (run / "config.json").is_file():
+        if not matches(run, arguments):
+            return f"{run} was made with other keys: move it away, or choose another --out"
+        if (run / "scores.json").is_file():
+            return None
+        arguments = ["--resume", str(run)]
+    run.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+    print(f"train.py {shlex.join(arguments)}", flush=True)
+    with open(f"{run}.log", "w") as log:
+        done = subprocess.run([sys.executable, "train.py", *arguments], env=environment, stdout=log, stderr=log)
+    return f"{run}.log: {Path(log.name).read_text('utf8').splitlines()[-1]}" if done.returncode else None
+
+
+def minutes(run):
+    """How long a run trained."""
+    return sum(line["tokens"] / line["tokens_per_s"] for _, line in read_jsonl(run / "metrics.jsonl")) / 60
+
+
+def over_seeds(values):
+    """[mean, standard deviation or None] of the seeds' values; None of no value."""
+    return [statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None] if values else None
+
+
+def gather(folders):
+    """What `compare` says of {variant: its runs}, and for each variant how distinct its roles are and what it cost."""
+    result, more = compare([run for runs in folders.values() for run in runs]), {}
+    for name, runs in folders.items():
+        scores = [json.loads((run / "scores.json").read_text("utf8")) for run in runs]
+        more[name] = {
+            "as the wrong role": over_seeds([s["swap"]["wrong"]["rougeL"] for s in scores if "swap" in s]),
+            "told apart": over_seeds([100 * s["likelihood"]["told_apart"] for s in scores if "likelihood" in s]),
+            "retrieval": over_seeds([100 * s["retrieval_top1"] for s in scores if "retrieval_top1" in s]),
+            "minutes": over_seeds([minutes(run) for run in runs]),
+            "commits": sorted({str(read_run(run)["git_commit"])[:12] for run in runs})}
+    return {"rows": result["rows"], "differences": result["differences"], "runs": more}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--seeds", type=int, help="1 to this; default: the study's own")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, on one GPU or on shares of the cores")
+    parser.add_argument("--only", default="", help="train only these variants or points, comma-separated")
+    parser.add_argument("--out", default="runs/reproduce")
+    args, keys = parser.parse_known_args()
+    study, only, jobs, points, wrong = STUDIES[args.study], set(filter(None, args.only.split(","))), [], {}, []
+    seeds = study.seeds if args.seeds is None else range(1, args.seeds + 1)
+    folder = {(at, variant): Path(args.out) / args.study / at / variant.replace("/", "").replace(" ", "-")
+              for at in study.points for variant in study.variants}
+    for seed, (at, variant) in itertools.product(seeds, folder):         # seed by seed: the methods stay level
+        if not only or only & {at, variant}:
+            run = folder[at, variant] / str(seed)
+            own = shlex.split(f"{study.arguments} {study.points[at]} {VARIANTS[variant]} --seed {seed} --out {run}")
+            jobs.append((run, own + keys))
+    try:
+        for _, arguments in jobs:
+            train.parse_args(arguments)                    # better known before the first of them has trained
+        with ThreadPoolExecutor(args.jobs) as pool:
+            threads = max(1, (os.cpu_count() or 1) // args.jobs)
+            wrong = [w for w in pool.map(lambda job: make(*job, threads), jobs) if w]
+        for (at, variant), place in folder.items():
+            if runs := sorted(path.parent for path in place.glob("*/scores.json")):
+                points.setdefault(at, {})[variant] = runs
+        more = " ".join(Path(key).name if os.path.isabs(key) else key for key in keys)   # no machine's folders
+        result = {"study": args.study, "arguments": f"{study.arguments} {more}".strip(), "torch": train.torch.__version__,
+                  "points": {at: gather(of) for at, of in points.items()}}
+    except (ValueError, OSError) as e:
+        sys.exit(f"tools.reproduce: {e}")
+    RESULTS.mkdir(exist_ok=True)
+    write_text(RESULTS / f"{args.study}.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+    fill_tables()
+    print(f"wrote results/{args.study}.json, and the tables of README.md and RESULTS.md")
+    if wrong:
+        sys.exit("tools.reproduce: " + "\n".join(wrong))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The tables of README.md and RESULTS.md, from results/*.json, which `tools.reproduce` writes.
+
+    python -m tools.results
+
+A table goes between "<!-- table NAME -->" and "<!-- end -->"; NAME is a study, or "STUDY differences". None is typed.
+"""
+import json
+import re
+from pathlib import Path
+
+from eval import write_text
+from tools.compare import render
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+
+
+def cell(mean_and_deviation):
+    """"1.2 ± 0.3", "1.2" of one seed, "-" of nothing."""
+    if mean_and_deviation is None:
+        return "-"
+    mean, deviation = mean_and_deviation
+    return f"{mean:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
+
+
+def score_table(point):
+    """Methods by ROUGE-L and BLEU-4 of each split, how distinct the roles are, and what is trained."""
+    rows, runs = point["rows"], point["runs"]
+    splits = list(dict.fromkeys(r["split"] for r in rows))
+    more = [m for m in ("as the wrong role", "told apart", "retrieval") if any(run[m] for run in runs.values())]
+    heads = [f"{split.replace('_', '-')} {metric}" for split in splits for metric in ("ROUGE-L", "BLEU-4")]
+    table = [["method", *heads, *more, "trainable", "seeds"]]
+    for method in dict.fromkeys(r["method"] for r in rows):
+        of = {r["split"]: r for r in rows if r["method"] == method}
+        scores = [cell((of[s][m], of[s]["std"] and of[s]["std"][m])) for s in splits for m in ("rougeL", "bleu4")]
+        run, row = runs.get(method, {}), of[splits[0]]
+        trainable = f"{row['trainable'] / 1e6:.2f} M" if row["trainable"] else "-"
+        table.append([method, *scores, *(cell(run.get(m)) for m in more), trainable, str(row["seeds"])])
+    return table
+
+
+def difference_table(point):
+    """What each method has over the first in ROUGE-L, with its paired interval; * where that leaves 0 out."""
+    splits = list(dict.fromkeys(d["split"] for d in point["differences"]))
+    table = [["ROUGE-L, 95 % interval", *(s.replace("_", "-") for s in splits)]]
+    for method, minus in dict.fromkeys((d["method"], d["minus"]) for d in point["differences"]):
+        of = {d["split"]: d["rougeL"] for d in point["differences"] if d["method"] == method}
+        shown = (f"{d['difference']:+.1f} [{d['interval'][0]:+.1f}, {d['interval'][1]:+.1f}]"
+                 + " *" * (not d["interval"][0] <= 0 <= d["interval"][1]) for d in map(of.get, splits))
+        table.append([f"{method} - {minus}", *shown])
+    return table
+
+
+def curve_table(points):
+    """ROUGE-L of every method at every point."""
+    keys = list(dict.fromkeys((r["method"], r["split"]) for point in points.values() for r in point["rows"]))
+    of = {(r["method"], r["split"], at): cell((r["rougeL"], r["std"] and r["std"]["rougeL"]))
+          for at, point in points.items() for r in point["rows"]}
+    return [["ROUGE-L", "split", *points]] + [[m, s.replace("_", "-"), *(of.get((m, s, at), "-") for at in points)]
+                                              for m, s in keys]
+
+
+def fill_tables():
+    """Writes the tables of results/*.json into README.md and RESULTS.md."""
+    tables = {}
+    for path in sorted((ROOT / "results").glob("*.json")):
+        points = json.loads(path.read_text("utf8"))["points"]
+        tables[path.stem] = curve_table(points) if len(points) > 1 else score_table(*points.values())
+        if len(points) == 1:
+            tables[f"{path.stem} differences"] = difference_table(*points.values())
+    for path in (ROOT / "README.md", ROOT / "RESULTS.md"):
+        text = path.read_text("utf8")
+        for name, table in tables.items():
+            text = re.sub(rf"(<!-- table {name} -->\n).*?(<!-- end -->)",
+                          lambda m, table=table: f"{m[1]}\n{render(table, True)}\n\n{m[2]}", text, flags=re.S)
+        write_text(path, text)
+
+
+if __name__ == "__main__":
+    fill_tables()

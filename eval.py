@@ -82,10 +82,12 @@ def read_run(folder):
         raise ValueError(f"{folder}: config.json or roles.json is not a run's ({type(e).__name__}: {e})") from None
 
 
-def load_run(folder, device="auto"):
+def load_run(folder, device="auto", compiled=False):
     """(model, tokenizer, config) of a finished run, ready to speak; config["roles"] is {name: id}."""
     config = read_run(folder)
     model, tokenizer = build(config, len(config["roles"]), pick_device(device))
+    if compiled:
+        model.backbone.compile_blocks()
     return model.load(folder).eval(), tokenizer, config
 
 
@@ -128,6 +130,33 @@ def choose(logits, d, uniform, seen):
     return ids.gather(-1, rank).squeeze(-1)
 
 
+def next_logits(backbone, cache, positions):
+    """A function of (tokens (B,), positions (B,)), where they stand, to the logits (B, V) of what follows them.
+
+    A compiled backbone on a GPU launches no kernel by itself: one step is recorded as a CUDA graph, to be replayed. Its
+    trial runs write into the slots at `positions`, where the first real step will write.
+    """
+    def step(tokens, positions):
+        return backbone.lm_head(backbone.hidden(tokens[:, None], cache, positions)[:, 0]).float()
+    if not (backbone.compiled and backbone.device.type == "cuda"):
+        return step
+    inputs, side, graph = (torch.zeros_like(positions), positions.clone()), torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            step(*inputs)
+    torch.cuda.current_stream().wait_stream(side)
+    with torch.cuda.graph(graph):
+        logits = step(*inputs)
+
+    def replay(*values):
+        for place, value in zip(inputs, values):
+            place.copy_(value)
+        graph.replay()
+        return logits
+    return replay
+
+
 @torch.inference_mode()
 def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None, on_token=None):
     """Continues prompts (lists of ids), row b as role_ids[b]; role_ids None: the untouched backbone speaks.
@@ -155,8 +184,9 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
     answers, done = [[] for _ in prompts], torch.zeros(B, dtype=torch.bool, device=device)
     with model.speaking_as(torch.as_tensor(role_ids)) if role_ids is not None else nullcontext():
         h = backbone.hidden(ids, cache)[rows, positions - 1]                              # (B, C): last real token
+        logits, follow = backbone.lm_head(h).float(), next_logits(backbone, cache, positions)
         for step in range(steps):
-            token = choose(backbone.lm_head(h).float(), decoding, uniform[:, step], seen)
+            token = choose(logits, decoding, uniform[:, step], seen)
             done |= torch.isin(token, stops)
             said = torch.where(done, -1, token).tolist()
             for answer, t in zip(answers, said):
@@ -169,7 +199,7 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
             if step + 1 < steps:
                 if seen is not None:
                     seen[rows, token] = True
-                h = backbone.hidden(token[:, None], cache, positions)[:, 0]
+                logits = follow(token, positions)
                 positions = positions + 1
     return answers
 
@@ -670,7 +700,7 @@ def score(args):
         predictions = collect(args) if args.endpoint else read_predictions(args.predictions, args.language)
         scores = {"by": predictions[0].get("by", args.predictions), "splits": summarise(predictions)}
     else:
-        model, tokenizer, config = load_run(args.run, args.device)
+        model, tokenizer, config = load_run(args.run, args.device, args.compile)
         config |= {"out": str(Path(args.run)), "data": args.data or config["data"]}
         samples = asked_samples(args, config["data"], config["language"], config.get("generalization", "instruction"),
                                 config["roles"])
@@ -723,7 +753,7 @@ HELP = ("/role NAME changes the speaker, /roles lists them, /all QUESTION asks e
 class Conversation:
     """A chat with a run's characters: who speaks, and the turns so far, as many as the context holds."""
     def __init__(self, run, role, args):
-        self.model, self.tokenizer, self.config = load_run(run, args.device)
+        self.model, self.tokenizer, self.config = load_run(run, args.device, args.compile)
         self.decoding, self.history = decoding_of(args, self.config["language"]), []
         self.room = self.model.backbone.config.max_positions - self.decoding.max_new_tokens
         if self.room < 1:
@@ -811,6 +841,7 @@ def parse_args(argv):
         p.set_defaults(function=function)
         p.add_argument("--run", help="a run folder of train.py")
         p.add_argument("--device", default="auto")
+        p.add_argument("--compile", action="store_true", help="slow to start, then faster; CUDA graphs on a GPU")
         p.add_argument("--decode", choices=("greedy", "official"), default="greedy",
                        help="official: the authors' sampling for the run's language")
         for f in fields(Decoding):

@@ -142,15 +142,6 @@ def rotate_pairs(x, cos, sin):
     return torch.cat((turned, x[..., n:]), dim=-1)
 
 
-class KVCache:
-    """Keys and values of every layer, (B, nkv, S, hs) each; slot t of a row holds its token t."""
-    def __init__(self, config, batch_size, length, dtype, device):
-        shape = (config.num_hidden_layers, 2, batch_size, config.num_key_value_heads, length, config.head_dim)
-        self.layers = torch.zeros(shape, dtype=dtype, device=device)
-        self.slots = torch.arange(length, device=device)
-        self.rows = torch.arange(batch_size, device=device)
-
-
 class Attention(nn.Module):
     """Grouped-query causal self-attention."""
     rotate = staticmethod(rotate)
@@ -159,6 +150,7 @@ class Attention(nn.Module):
         super().__init__()
         self.hs = c.head_dim
         self.widths = [n * c.head_dim for n in (c.num_attention_heads, *2 * [c.num_key_value_heads])]      # q, k, v
+        self.grouped = c.num_attention_heads != c.num_key_value_heads
         self.add_linears(c)
 
     def add_linears(self, c):
@@ -171,21 +163,19 @@ class Attention(nn.Module):
     def out(self, y):
         return self.o_proj(y)
 
-    def forward(self, x, cos, sin, cache=None, layer=None, positions=None):
+    def forward(self, x, cos, sin, kv=None, positions=None, mask=None):
+        """x: (B, T, C). kv: this layer's cache; positions, mask: see `Transformer.hidden`."""
         B, T, _ = x.shape
         q, k, v = (h.view(B, T, -1, self.hs).transpose(1, 2) for h in self.qkv(x))         # (B, heads, T, hs)
         q, k = self.rotate(q, cos, sin), self.rotate(k, cos, sin)
-        mask = None
-        if cache is not None:
-            K, V = cache.layers[layer]                                   # (B, nkv, S, hs)
+        if kv is not None:
+            K, V = kv                                                    # (B, nkv, S, hs)
             if positions is None:                                        # the prompt fills slots 0..T-1
                 K[:, :, :T], V[:, :, :T] = k, v
             else:                                                        # one token, each row in its own slot
-                K[cache.rows, :, positions], V[cache.rows, :, positions] = k[:, :, 0], v[:, :, 0]
-                k, v = K, V
-                mask = (cache.slots <= positions[:, None])[:, None, None]    # (B, 1, 1, S)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None,
-                                           enable_gqa=q.size(1) != k.size(1))
+                slot = positions[:, None, None, None].expand_as(k)       # (B, nkv, 1, hs)
+                k, v = K.scatter_(2, slot, k), V.scatter_(2, slot, v)
+        y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=self.grouped)
         return self.out(y.transpose(1, 2).reshape(B, T, -1))
 
 
@@ -237,8 +227,8 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
         self.mlp = FusedMLP(c) if c.chatglm else MLP(c)
 
-    def forward(self, x, cos, sin, cache=None, layer=None, positions=None):
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, cache, layer, positions)
+    def forward(self, x, cos, sin, kv=None, positions=None, mask=None):
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, kv, positions, mask)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -248,6 +238,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.checkpoint_activations = False      # recompute each block in the backward pass: 6N T FLOPs for 4N T
+        self.compiled = False
         self.model = nn.Module()                 # the checkpoint's own prefix
         self.model.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.model.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
@@ -277,7 +268,7 @@ class Transformer(nn.Module):
     def hidden(self, input_ids, cache=None, positions=None):
         """Final hidden states, after the last norm.
 
-        input_ids: (B, T), right-padded. With a `cache` and no `positions`, the prompt is written into it.
+        input_ids: (B, T), right-padded. With a cache (`new_cache`) and no `positions`, the prompt is written into it.
         With `positions` (B,), input_ids is (B, 1): row b's next token, which stands at positions[b]. A row's
         padding may have left rubbish in later slots: each is overwritten before it is attended to.
         Returns (B, T, C). Raises ValueError when T is beyond the model's context.
@@ -288,20 +279,32 @@ class Transformer(nn.Module):
         where = torch.arange(T, device=input_ids.device) if positions is None else positions[:, None, None]
         angles = where[..., None].float() * self.frequencies             # (T, hs/2) or (B, 1, 1, hs/2)
         cos, sin = angles.cos().to(self.dtype), angles.sin().to(self.dtype)
+        mask = None
+        if positions is not None:                                        # a row sees its slots up to its own
+            mask = (torch.arange(cache.size(-2), device=positions.device) <= positions[:, None])[:, None, None]
         h = self.model.embed_tokens(input_ids)                           # (B, T, C)
         for i, block in enumerate(self.layers):
             if self.checkpoint_activations and torch.is_grad_enabled():
                 h = checkpoint(block, h, cos, sin, use_reentrant=False)
             else:
-                h = block(h, cos, sin, cache, i, positions)
+                h = block(h, cos, sin, None if cache is None else cache[i], positions, mask)
         return self.model.norm(h)
 
     def forward(self, input_ids, cache=None, positions=None):
         """Logits (B, T, vocab) of `hidden(...)`."""
         return self.lm_head(self.hidden(input_ids, cache, positions))
 
+    def compile_blocks(self, **options):
+        """Compiles the block: one graph serves all layers, and any batch and length."""
+        self.compiled = True
+        for block in self.layers:
+            block.compile(dynamic=True, **options)
+
     def new_cache(self, batch_size, length):
-        return KVCache(self.config, batch_size, length, self.dtype, self.device)
+        """Keys and values of every layer, (layers, 2, B, nkv, S, hs); slot t of a row holds its token t."""
+        c = self.config
+        shape = (c.num_hidden_layers, 2, batch_size, c.num_key_value_heads, length, c.head_dim)
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
     @classmethod
     def from_pretrained(cls, name, dtype=torch.float32, device="cpu"):

@@ -448,8 +448,7 @@ def fit(model, tokenizer, rows, cfg, run, resume):
     model.train()
     model.backbone.checkpoint_activations = cfg.checkpoint_activations
     if cfg.compile:
-        for block in model.backbone.layers:
-            block.compile(dynamic=True)
+        model.backbone.compile_blocks()
     asked = []                                             # signals that asked for an end
     handlers = {s: signal.signal(s, lambda number, _: asked.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
     metrics, done = Metrics(run, first), first

@@ -101,8 +101,7 @@ def test_blocks_compile_once_not_per_layer():
     model = randomise(hyper_model("hycora", small_backbone(num_hidden_layers=6)), 0.05)
     batches = [collate(rows(n), 0) for n in (3, 5, 8)]
     plain = gradients(model, batches, lam=0.3)
-    for block in model.backbone.layers:
-        block.compile(dynamic=True, backend="eager")
+    model.backbone.compile_blocks(backend="eager")
     compiled = gradients(model, batches, lam=0.3)
     assert counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"]
     for name, g in plain[1].items():

@@ -2,15 +2,14 @@
 
     python -m tools.add_role --run runs/demo --role "Captain Nemo" --lines nemo.jsonl --out runs/nemo [--steps 100]
 
-A line is RoleBench's: {"question": "...", "generated": ["an answer", ...]}. The new role's embedding starts as the mean
-of the others. It and the hyper-network train on the new lines, and the matrices of the other roles, which are known, are
-held where they were (von Oswald et al. 2020, Continual learning with hypernetworks); no old data are needed for that. B,
-which all share, stays. For methods with a hyper-network.
+A line: {"question": "...", "generated": ["an answer", ...]}. The new role's embedding starts as the mean of
+the others. It and the hyper-network train on the new lines, while the other roles' matrices, which are known, are held
+where they were (von Oswald et al. 2020, Continual learning with hypernetworks): no old data are needed. B, which all
+share, stays. For methods with a hyper-network.
 """
 import argparse
 import dataclasses
 import sys
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -96,8 +95,8 @@ def main():
         train.write_json(out / "config.json", {k: v for k, v in config.items() if k != "roles"} | {"out": str(out)})
     except (ValueError, OSError) as e:
         sys.exit(f"tools.add_role: {e}")
-    print(f"{len(samples) - len(held)} lines, {args.steps} steps: {losses[0]:.3f} -> {losses[-1]:.3f} nats per token; the "
-          f"others' matrices moved by {100 * moved ** 0.5:.2g} %")
+    print(f"{len(samples) - len(held)} lines, {args.steps} steps: {losses[0]:.3f} -> {losses[-1]:.3f} nats per token; "
+          f"the others' matrices moved by {100 * moved ** 0.5:.2g} %")
     if held:
         others = [dataclasses.replace(s, role=name) for name in config["roles"] if name != args.role for s in held]
         mine, theirs = (read_answers(model.eval(), tokenizer, config, x)[0] for x in (held, others))

@@ -132,9 +132,9 @@ def main():
         for (at, variant), place in folder.items():
             if runs := sorted(path.parent for path in place.glob("*/scores.json")):
                 points.setdefault(at, {})[variant] = runs
-        more = " ".join(Path(key).name if os.path.isabs(key) else key for key in keys)   # no machine's folders
-        result = {"study": args.study, "arguments": f"{study.arguments} {more}".strip(), "torch": train.torch.__version__,
-                  "points": {at: gather(of) for at, of in points.items()}}
+        more = [Path(key).name if os.path.isabs(key) else key for key in keys]           # no machine's folders
+        result = {"study": args.study, "arguments": " ".join([study.arguments, *more]),
+                  "torch": train.torch.__version__, "points": {at: gather(of) for at, of in points.items()}}
     except (ValueError, OSError) as e:
         sys.exit(f"tools.reproduce: {e}")
     RESULTS.mkdir(exist_ok=True)

@@ -66,8 +66,6 @@ def draw(halves, roles, title, seed=0):
             for i, name in enumerate(names):
                 colour = COLOURS[i] if R <= len(COLOURS) else plt.cm.viridis(i / (R - 1))
                 by_role.scatter(*xy[i].T, s=28, color=colour, marker="osD^vP*X"[i % 8], label=name, alpha=0.85)
-            if R <= 12:
-                by_role.legend(fontsize=8, framealpha=0.9)
             dots = by_layer.scatter(*xy.reshape(-1, 2).T, s=28, c=np.tile(np.arange(n), R), cmap="viridis", alpha=0.85)
             figure.colorbar(dots, ax=by_layer, label="layer", ticks=range(0, n, max(1, n // 8)))
             by_role.set_title(f"{half} by role: silhouette {scores['role']:.2f}, "
@@ -75,6 +73,9 @@ def draw(halves, roles, title, seed=0):
             by_layer.set_title(f"{half} by layer: silhouette {scores['layer']:.2f}", fontsize=10)
             for axis in (by_role, by_layer):
                 axis.set(xlabel="t-SNE 1", ylabel="t-SNE 2", xticks=[], yticks=[])
+        if R <= 12:
+            figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(R, 6),
+                          fontsize=8)
         figure.suptitle(title, fontsize=9)
     return figure
 

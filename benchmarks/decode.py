@@ -1,6 +1,6 @@
 """Greedy generation of the same work: tokens/s, and how near the limit that memory sets.
 
-    python -m benchmarks.decode [--shape toy|smollm2|llama2-7b] [--batches 1,8,64] [--rounds 5] [--out FILE.json]
+    python -m benchmarks.decode [--shape toy|smollm2|llama2-7b] [--batches 1,8,64] [--rounds 5] [--compile] [--out FILE.json]
 
     bare, merged      this project: the untouched backbone; one role merged into it (W_0 + alpha / r B A)
     one, mixed        this project: one role for all rows; five roles mixed
@@ -27,7 +27,7 @@ from tools.export import merge
 PROMPT, NEW = 32, 64
 
 
-def ours(config, dtype, device):
+def ours(config, dtype, device, compiled):
     """{name: function of (prompts, role ids)} of this project; the adapters' B random, so that they do something."""
     def backbone():
         torch.manual_seed(0)
@@ -40,6 +40,8 @@ def ours(config, dtype, device):
             if name.endswith(".B"):
                 p.normal_(std=0.01)
     merge(merged, 0)
+    for model in (plain, merged) if compiled else ():
+        model.backbone.compile_blocks()
     decoding = Decoding(NEW)
 
     def run(model, roles):
@@ -91,12 +93,13 @@ def main():
     parser.add_argument("--shape", choices=SHAPES, default="toy")
     parser.add_argument("--batches", default="1,8,64")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="compile ours (on a GPU with CUDA graphs)")
     parser.add_argument("--out", help="JSON")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     config = ModelConfig.from_hf(SHAPES[args.shape] | {"model_type": "llama", "max_position_embeddings": 4096})
-    systems = ours(config, dtype, device) | theirs(config, dtype, device)
+    systems = ours(config, dtype, device, args.compile) | theirs(config, dtype, device)
     with torch.device("meta"):
         backbone = Transformer(config)
     width = torch.finfo(dtype).bits // 8
@@ -106,7 +109,7 @@ def main():
     rate, results = copy_rate(device), {}
     where = torch.cuda.get_device_name() if device == "cuda" else \
         f"{platform.machine()}, {torch.get_num_threads()} threads"
-    print(f"shape {args.shape}, {str(dtype)[6:]}, torch {torch.__version__}, {where}, copy {rate / 1e9:.1f} GB/s\n")
+    print(f"shape {args.shape}{', ours compiled' * args.compile}, {str(dtype)[6:]}, torch {torch.__version__}, {where}, copy {rate / 1e9:.1f} GB/s\n")
     print("| batch | system | tokens/s | x peft one | of the limit |\n" + "| --- " * 5 + "|")
     for batch in map(int, args.batches.split(",")):
         prompts = torch.randint(config.vocab_size, (batch, PROMPT), generator=torch.Generator().manual_seed(1)).tolist()

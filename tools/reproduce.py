@@ -137,10 +137,11 @@ def main():
                   "torch": train.torch.__version__, "points": {at: gather(of) for at, of in points.items()}}
     except (ValueError, OSError) as e:
         sys.exit(f"tools.reproduce: {e}")
-    RESULTS.mkdir(exist_ok=True)
-    write_text(RESULTS / f"{args.study}.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
-    fill_tables()
-    print(f"wrote results/{args.study}.json, and the tables of README.md and RESULTS.md")
+    if points:
+        RESULTS.mkdir(exist_ok=True)
+        write_text(RESULTS / f"{args.study}.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+        fill_tables()
+        print(f"wrote results/{args.study}.json, and the tables of README.md and RESULTS.md")
     if wrong:
         sys.exit("tools.reproduce: " + "\n".join(wrong))
 

@@ -1,0 +1,142 @@
+"""The studies, their tables, and a new role for a finished run."""
+import json
+import random
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+
+import tools.reproduce as reproduce
+import tools.results as results
+from data import Sample, first_of_each
+from eval import load_run
+from tools.add_role import add_role, drift
+from tools.compare import compare
+
+
+def test_first_of_each_keeps_so_many_of_every_role_and_split():
+    samples = [Sample(random.choice(("general", "role_specific")), random.choice("abc"), str(i), ("x",), "en") for i in range(60)]
+    kept = first_of_each(samples, 3)
+    for key in {(s.split, s.role) for s in samples}:
+        assert [s for s in kept if (s.split, s.role) == key] == [s for s in samples if (s.split, s.role) == key][:3]
+    assert [s for s in samples if s in kept] == kept
+
+
+# --------------------------------------------------------------------------------------------------------- studies
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Runs a tiny study in tmp_path, tables and all; returns what it printed or why it ended."""
+    for module in (results, reproduce):
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.chdir(ROOT)
+    for name in ("README.md", "RESULTS.md"):
+        (tmp_path / name).write_text("before\n<!-- table tiny -->\nstale\n<!-- end -->\nbetween\n<!-- table tiny differences -->\n<!-- end -->\n")
+
+    def run(*more):
+        keys = "--max-steps 2 --score-limit 2 --rank 2 --language zh --batch-size 2 --max-new-tokens 4 --device cpu".split()
+        monkeypatch.setattr(sys, "argv", ["reproduce", "tiny", "--out", str(tmp_path / "runs"), *more, *keys])
+        try:
+            reproduce.main()
+        except SystemExit as e:
+            return str(e)
+    return run
+
+
+def test_a_study_trains_what_is_missing_and_fills_the_tables(study, tmp_path):
+    assert study("--seeds", "2", "--only", "hycora,lora", "--jobs", "2") is None
+    runs = [tmp_path / "runs/tiny/all" / method / seed for method in ("hycora", "lora") for seed in "12"]
+    first = [(run / "scores.json").stat().st_mtime_ns for run in runs]
+    result = json.loads((tmp_path / "results/tiny.json").read_text())["points"]["all"]
+    assert result["rows"] == compare(runs)["rows"] and result["differences"][0]["minus"] == "hycora"
+    assert {name: run["retrieval"] is None for name, run in result["runs"].items()} == {"hycora": False, "lora": True}
+    text = (tmp_path / "README.md").read_text()
+    row = next(r for r in result["rows"] if r["method"] == "lora" and r["split"] == "general")
+    assert f"| lora | {row['rougeL']:.1f} ± {row['std']['rougeL']:.1f} |" in text and "| lora - hycora |" in text
+    assert "stale" not in text and text.startswith("before\n") and "\nbetween\n" in text
+
+    (runs[0] / "scores.json").unlink()                     # interrupted before it was scored: scored, not trained again
+    metrics = (runs[0] / "metrics.jsonl").read_text()
+    assert study("--seeds", "2", "--only", "hycora,lora") is None
+    assert (runs[0] / "metrics.jsonl").read_text() == metrics and (runs[0] / "scores.json").is_file()
+    assert [(run / "scores.json").stat().st_mtime_ns for run in runs][1:] == first[1:]
+    assert "was made with other keys" in study("--seeds", "1", "--only", "lora", "--lr", "0.1")
+
+
+def test_a_study_says_what_went_wrong(study, tmp_path):
+    assert "there is no key" in study("--seeds", "1", "--lrr", "1") or "--lrr" in study("--seeds", "1", "--lrr", "1")
+    assert not (tmp_path / "runs").exists()
+    (message,) = study("--seeds", "1", "--only", "lora", "--data", str(tmp_path)).splitlines()
+    assert "lora/1.log" in message and "rolebench-zh" in message
+
+
+def test_the_tables_are_those_of_the_results(tmp_path, monkeypatch):
+    """Nothing in README.md and RESULTS.md between the marks was typed, or is older than the results."""
+    for name in ("README.md", "RESULTS.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    monkeypatch.setattr(results, "RESULTS", ROOT / "results")
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    results.fill_tables()
+    for name in ("README.md", "RESULTS.md"):
+        text = (ROOT / name).read_text("utf8")
+        assert (tmp_path / name).read_text("utf8") == text and "<!-- table" in text
+
+
+# -------------------------------------------------------------------------------------------------------- a new role
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two short runs on two Chinese roles: one with a hyper-network, one without."""
+    folder = tmp_path_factory.mktemp("runs")
+    for method in ("hycora", "lora"):
+        keys = "--max-steps 3 --score-limit 0 --rank 2 --language zh --device cpu --method".split()
+        subprocess.run([sys.executable, "train.py", *keys, method, "--out", folder / method], cwd=ROOT, capture_output=True, check=True)
+    return folder
+
+
+LINES = [{"question": f"{x}是什么？", "generated": [f"哈哈，{x}便是{x}！"]} for x in "天地人水火风山海"]
+
+
+def test_a_new_role_learns_and_the_others_stay(runs, tmp_path):
+    (tmp_path / "lines.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES), "utf8")
+    keys = ["--lines", tmp_path / "lines.jsonl", "--language", "zh", "--steps", "30", "--device", "cpu"]
+    command = [sys.executable, "-m", "tools.add_role", "--run", runs / "hycora", "--role", "猪八戒", "--out", tmp_path / "new", *keys]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "7 lines, 30 steps" in done and "1 lines held back" in done
+    (old, _, before), (new, tokenizer, after) = load_run(runs / "hycora", "cpu"), load_run(tmp_path / "new", "cpu")
+    assert list(after["roles"]) == [*before["roles"], "猪八戒"] and new.config.num_roles == 3
+    torch.testing.assert_close(new.hyper.role_embedding.weight[:2], old.hyper.role_embedding.weight, atol=0.05, rtol=0)
+    with torch.no_grad():
+        moved = drift(new, old.hyper(torch.arange(2)))
+        ids = torch.tensor([tokenizer.prompt("你是谁？")])
+        assert 0 < moved < 1e-2 and not torch.equal(new(ids, torch.tensor([2])), new(ids, torch.tensor([0])))
+    for name, p in new.trainable().items():
+        if name.endswith(".B"):
+            assert torch.equal(p, old.trainable()[name])   # what all share is not touched
+
+
+def test_its_loss_falls_and_a_firmer_hold_moves_the_others_less(runs):
+    samples = [Sample("added", "new", line["question"], tuple(line["generated"]), "zh") for line in LINES]
+    moved = {}
+    for hold in (0.0, 1000.0):
+        model, tokenizer, config = load_run(runs / "hycora", "cpu")
+        torch.nn.init.normal_(model.kinds["down_proj"][0].B, std=0.05)                   # three steps leave B near zero
+        _, losses, moved[hold] = add_role(model, tokenizer, config, "new", samples, steps=40, hold=hold)
+        assert losses[-1] < losses[0]
+    assert moved[1000.0] < 0.1 * moved[0.0]
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"--run": "lora"}, "lora has no hyper-network"), ({"--role": "孙悟空"}, "has a role '孙悟空' already"),
+    ({"--lines": "broken"}, "broken:1: not JSON"), ({"--steps": "0"}, "have to be positive"), ({"--lines": "gone"}, "gone")])
+def test_add_role_refuses_in_one_line(runs, tmp_path, change, message):
+    (tmp_path / "lines").write_text(json.dumps(LINES[0]) + "\n")
+    (tmp_path / "broken").write_text("{no\n")
+    given = {"--run": "hycora", "--role": "new", "--lines": "lines", "--steps": "1"} | change
+    given |= {"--run": runs / given["--run"], "--lines": tmp_path / given["--lines"], "--out": tmp_path / "out", "--device": "cpu"}
+    command = [sys.executable, "-m", "tools.add_role", *(str(x) for pair in given.items() for x in pair)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and message in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()

@@ -733,6 +733,11 @@ def place_in_run(run, kind, scores):
     return scores, path, run / path.name.replace("scores", "predictions").replace(".json", ".jsonl")
 
 
+def printable(text):
+    """Text without the control characters that a terminal would obey."""
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", " ", text)
+
+
 class Stream:
     """Prints text as its tokens come, holding back a sign whose bytes are not all there yet."""
     def __init__(self, tokenizer):
@@ -742,7 +747,7 @@ class Stream:
         self.ids += tokens
         text = self.tokenizer.decode(self.ids)
         if end or not text.endswith("\ufffd"):
-            print(text[len(self.text):], end=end, flush=True)
+            print(printable(text[len(self.text):]), end=end, flush=True)
             self.text = text
 
 
@@ -799,7 +804,7 @@ class Conversation:
         names, ids = zip(*self.config["roles"].items())
         prompts = [self.tokenizer.prompt(question, persona(name, self.config)) for name in names]
         for name, text in zip(names, answer(self.model, self.tokenizer, prompts, ids, self.decoding)):
-            print(f"{pad(name, 20)}  {text}")
+            print(f"{pad(name, 20)}  {printable(text)}")
 
 
 def chat(args):

@@ -13,6 +13,7 @@ from data import Tokenizer, persona_of
 from eval import (
     METRICS,
     Decoding,
+    Stream,
     answer,
     bleu4,
     decoding_of,
@@ -159,6 +160,17 @@ def test_the_context_is_never_left():
     assert len(generate(model, [list(range(1, 29))], [0], {-5}, Decoding(99))[0]) == 4
     with pytest.raises(ValueError, match="32 tokens leaves no room"):
         generate(model, [[1] * 32], [0], {-5}, Decoding(5))
+
+
+def test_what_is_printed_moves_no_cursor_and_waits_for_whole_signs(capsys):
+    class Bytes:
+        def decode(self, ids):
+            return bytes(ids).decode("utf8", "replace")
+    stream = Stream(Bytes())
+    for byte in "a\x1b[2J\x07茶\n".encode():                           # a token may be a part of a sign
+        stream([byte])
+    stream([], end="\n")
+    assert capsys.readouterr().out == "a [2J 茶\n\n"
 
 
 def test_answers_keep_their_order():

@@ -19,7 +19,7 @@ import time
 import unicodedata
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -811,6 +811,8 @@ def chat(args):
     """Talks: reads questions from standard input, streams the answers."""
     talk = Conversation(args.run, args.role, args)
     sys.stdin.reconfigure(errors="replace")                              # a stray byte ends no conversation
+    with suppress(ImportError):                                          # where there is one, arrow keys edit the line
+        import readline  # noqa: F401
     print(f"You are talking to {talk.name}. {HELP}")
     while True:
         try:

@@ -297,7 +297,7 @@ class Transformer(nn.Module):
     def compile_blocks(self, **options):
         """Compiles the block: one graph serves all layers, and any batch and length."""
         self.compiled = True
-        torch._dynamo.config.recompile_limit = 32          # prompt or next token, each kind of voice, one row or several
+        torch._dynamo.config.recompile_limit = 32          # prompt or next token, each kind of voice, one row or more
         for block in self.layers:
             block.compile(dynamic=True, **options)
 

@@ -1,6 +1,6 @@
 """Greedy generation of the same work: tokens/s, and how near the limit that memory sets.
 
-    python -m benchmarks.decode [--shape toy|smollm2|llama2-7b] [--batches 1,8,64] [--rounds 5] [--compile] [--out FILE.json]
+    python -m benchmarks.decode [--shape toy|smollm2|llama2-7b] [--batches 1,8,64] [--rounds 5] [--compile] [--out JSON]
 
     bare, merged      this project: the untouched backbone; one role merged into it (W_0 + alpha / r B A)
     one, mixed        this project: one role for all rows; five roles mixed
@@ -109,7 +109,8 @@ def main():
     rate, results = copy_rate(device), {}
     where = torch.cuda.get_device_name() if device == "cuda" else \
         f"{platform.machine()}, {torch.get_num_threads()} threads"
-    print(f"shape {args.shape}{', ours compiled' * args.compile}, {str(dtype)[6:]}, torch {torch.__version__}, {where}, copy {rate / 1e9:.1f} GB/s\n")
+    print(f"shape {args.shape}, ours {'compiled' if args.compile else 'eager'}, {str(dtype)[6:]}, "
+          f"torch {torch.__version__}, {where}, copy {rate / 1e9:.1f} GB/s\n")
     print("| batch | system | tokens/s | x peft one | of the limit |\n" + "| --- " * 5 + "|")
     for batch in map(int, args.batches.split(",")):
         prompts = torch.randint(config.vocab_size, (batch, PROMPT), generator=torch.Generator().manual_seed(1)).tolist()

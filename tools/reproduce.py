@@ -83,8 +83,9 @@ def make(run, arguments, threads):
 
 
 def minutes(run):
-    """How long a run trained."""
-    return sum(line["tokens"] / line["tokens_per_s"] for _, line in read_jsonl(run / "metrics.jsonl")) / 60
+    """How long a run trained, at its usual speed: whatever interrupted it does not count."""
+    lines = [line for _, line in read_jsonl(run / "metrics.jsonl")]
+    return sum(line["tokens"] for line in lines) / statistics.median(line["tokens_per_s"] for line in lines) / 60
 
 
 def over_seeds(values):

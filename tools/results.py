@@ -27,7 +27,8 @@ def score_table(point):
     """Methods by ROUGE-L and BLEU-4 of each split, how distinct the roles are, and what is trained."""
     rows, runs = point["rows"], point["runs"]
     splits = list(dict.fromkeys(r["split"] for r in rows))
-    more = [m for m in ("as the wrong role", "told apart", "retrieval") if any(run[m] for run in runs.values())]
+    columns = ("as the wrong role", "told apart", "retrieval", "minutes")
+    more = [m for m in columns if any(run[m] for run in runs.values())]
     heads = [f"{split.replace('_', '-')} {metric}" for split in splits for metric in ("ROUGE-L", "BLEU-4")]
     table = [["method", *heads, *more, "trainable", "seeds"]]
     for method in dict.fromkeys(r["method"] for r in rows):
@@ -60,19 +61,28 @@ def curve_table(points):
                                               for m, s in keys]
 
 
+def conditions(result):
+    """What a study was made with, in a line."""
+    runs = [run for point in result["points"].values() for run in point["runs"].values()]
+    commits = sorted({commit for run in runs for commit in run["commits"]})
+    return f"`train.py {result['arguments']}`, torch {result['torch']}, commit {', '.join(commits)}."
+
+
 def fill_tables():
     """Writes the tables of results/*.json into README.md and RESULTS.md."""
     tables = {}
-    for path in sorted((ROOT / "results").glob("*.json")):
-        points = json.loads(path.read_text("utf8"))["points"]
-        tables[path.stem] = curve_table(points) if len(points) > 1 else score_table(*points.values())
+    for path in sorted(RESULTS.glob("*.json")):
+        result = json.loads(path.read_text("utf8"))
+        points = result["points"]
+        table = curve_table(points) if len(points) > 1 else score_table(*points.values())
+        tables[path.stem] = f"{render(table, True)}\n\n{conditions(result)}"
         if len(points) == 1:
-            tables[f"{path.stem} differences"] = difference_table(*points.values())
+            tables[f"{path.stem} differences"] = render(difference_table(*points.values()), True)
     for path in (ROOT / "README.md", ROOT / "RESULTS.md"):
         text = path.read_text("utf8")
         for name, table in tables.items():
             text = re.sub(rf"(<!-- table {name} -->\n).*?(<!-- end -->)",
-                          lambda m, table=table: f"{m[1]}\n{render(table, True)}\n\n{m[2]}", text, flags=re.S)
+                          lambda m, table=table: f"{m[1]}\n{table}\n\n{m[2]}", text, flags=re.S)
         write_text(path, text)
 
 

@@ -516,6 +516,8 @@ def run_training(argv):
     told_alone = cfg.role_instruction and set(METHODS[cfg.method]) == {"shared"}       # plays whomever the prompt names
     everyone = samples + tests if told_alone else samples
     roles = choose_roles(everyone, cfg.role_subset)
+    if resume and roles != (known := evaluation.read_run(resume)["roles"]):
+        raise ValueError(f"{resume} is about {len(known)} roles and {folder} about {len(roles)} or others")
     if strangers := {s.role for s in tests} - {s.role for s in everyone}:
         raise ValueError(f"test lines of {folder} are about roles that training does not have: "
                          f"{', '.join(sorted(strangers))}; --score-limit 0 trains without scoring")

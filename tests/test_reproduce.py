@@ -112,6 +112,9 @@ def test_a_new_role_learns_and_the_others_stay(runs, tmp_path):
         moved = drift(new, old.hyper(torch.arange(2)))
         ids = torch.tensor([tokenizer.prompt("你是谁？")])
         assert 0 < moved < 1e-2 and not torch.equal(new(ids, torch.tensor([2])), new(ids, torch.tensor([0])))
+    command = [sys.executable, "train.py", "--resume", tmp_path / "new"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "is about 3 roles and tiny/rolebench about 2" in done.stderr
     for name, p in new.trainable().items():
         if name.endswith(".B"):
             assert torch.equal(p, old.trainable()[name])   # what all share is not touched

@@ -133,21 +133,20 @@ def choose(logits, d, uniform, seen):
 def next_logits(backbone, cache, positions):
     """A function of (tokens (B,), positions (B,)), where they stand, to the logits (B, V) of what follows them.
 
-    A compiled backbone on a GPU launches no kernel by itself: one step is recorded as a CUDA graph, to be replayed. Its
-    trial runs write into the slots at `positions`, where the first real step will write.
+    On a GPU Python would launch the kernels of a step more slowly than they run: with a compiled backbone one step is
+    recorded as a CUDA graph, and replayed. The trial runs before it write into the slots at `positions`, where the
+    first real step will write.
     """
     def step(tokens, positions):
         return backbone.lm_head(backbone.hidden(tokens[:, None], cache, positions)[:, 0]).float()
     if not (backbone.compiled and backbone.device.type == "cuda"):
         return step
-    inputs, side, graph = (torch.zeros_like(positions), positions.clone()), torch.cuda.Stream(), torch.cuda.CUDAGraph()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(2):
+    inputs, graph = (torch.zeros_like(positions), positions.clone()), torch.cuda.CUDAGraph()
+    with torch.cuda.device(backbone.device):
+        for _ in range(2):                                               # compiles, and chooses kernels
             step(*inputs)
-    torch.cuda.current_stream().wait_stream(side)
-    with torch.cuda.graph(graph):
-        logits = step(*inputs)
+        with torch.cuda.graph(graph):
+            logits = step(*inputs)
 
     def replay(*values):
         for place, value in zip(inputs, values):
@@ -184,7 +183,7 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
     answers, done = [[] for _ in prompts], torch.zeros(B, dtype=torch.bool, device=device)
     with model.speaking_as(torch.as_tensor(role_ids)) if role_ids is not None else nullcontext():
         h = backbone.hidden(ids, cache)[rows, positions - 1]                              # (B, C): last real token
-        logits, follow = backbone.lm_head(h).float(), next_logits(backbone, cache, positions)
+        logits, follow = backbone.lm_head(h).float(), None
         for step in range(steps):
             token = choose(logits, decoding, uniform[:, step], seen)
             done |= torch.isin(token, stops)
@@ -199,6 +198,7 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
             if step + 1 < steps:
                 if seen is not None:
                     seen[rows, token] = True
+                follow = follow or next_logits(backbone, cache, positions)
                 logits = follow(token, positions)
                 positions = positions + 1
     return answers
@@ -505,7 +505,7 @@ def report(model, tokenizer, run, samples):
         print(f"\n{question}\n  {pad('(the backbone)', 20)}{next(b for s, _, b in of if s.question == question)}")
         for s, answer, _ in of:
             if s.question == question:
-                print(f"  {pad(s.role, 20)}{answer}")
+                print(f"  {pad(s.role, 20)}{printable(answer)}")
 
 
 # ----------------------------------------------------------------------------------------------------------- tables

@@ -163,20 +163,20 @@ class Attention(nn.Module):
     def out(self, y):
         return self.o_proj(y)
 
-    def forward(self, x, cos, sin, kv=None, positions=None, mask=None):
-        """x: (B, T, C). kv: this layer's cache; positions, mask: see `Transformer.hidden`."""
+    def forward(self, x, cos, sin, K=None, V=None, positions=None, mask=None):
+        """x: (B, T, C). K, V: this layer's cache, (B, nkv, S, hs); positions, mask: see `Transformer.hidden`."""
         B, T, _ = x.shape
         q, k, v = (h.view(B, T, -1, self.hs).transpose(1, 2) for h in self.qkv(x))         # (B, heads, T, hs)
         q, k = self.rotate(q, cos, sin), self.rotate(k, cos, sin)
-        if kv is not None:
-            K, V = kv                                                    # (B, nkv, S, hs)
-            if positions is None:                                        # the prompt fills slots 0..T-1
-                K[:, :, :T], V[:, :, :T] = k, v
-            else:                                                        # one token, each row in its own slot
-                slot = positions[:, None, None, None].expand_as(k)       # (B, nkv, 1, hs)
-                k, v = K.scatter_(2, slot, k), V.scatter_(2, slot, v)
-        y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=self.grouped)
-        return self.out(y.transpose(1, 2).reshape(B, T, -1))
+        if positions is not None:                                        # one token, each row in its own slot
+            rows = torch.arange(B, device=x.device)
+            K[rows, :, positions], V[rows, :, positions] = k[:, :, 0], v[:, :, 0]
+            q, k, v = q.reshape(B, K.size(1), -1, self.hs), K, V         # heads of a group: queries of one key head
+        elif K is not None:                                              # the prompt fills slots 0..T-1
+            K[:, :, :T], V[:, :, :T] = k, v
+        y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None,
+                                           enable_gqa=self.grouped and positions is None)
+        return self.out(y.reshape(B, -1, T, self.hs).transpose(1, 2).reshape(B, T, -1))
 
 
 class FusedAttention(Attention):
@@ -227,8 +227,8 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
         self.mlp = FusedMLP(c) if c.chatglm else MLP(c)
 
-    def forward(self, x, cos, sin, kv=None, positions=None, mask=None):
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, kv, positions, mask)
+    def forward(self, x, cos, sin, K=None, V=None, positions=None, mask=None):
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, K, V, positions, mask)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -287,7 +287,7 @@ class Transformer(nn.Module):
             if self.checkpoint_activations and torch.is_grad_enabled():
                 h = checkpoint(block, h, cos, sin, use_reentrant=False)
             else:
-                h = block(h, cos, sin, None if cache is None else cache[i], positions, mask)
+                h = block(h, cos, sin, *(cache[i] if cache is not None else (None, None)), positions, mask)
         return self.model.norm(h)
 
     def forward(self, input_ids, cache=None, positions=None):
@@ -297,14 +297,16 @@ class Transformer(nn.Module):
     def compile_blocks(self, **options):
         """Compiles the block: one graph serves all layers, and any batch and length."""
         self.compiled = True
-        torch._dynamo.config.recompile_limit = 32          # prompt or next token, each kind of voice, one row or more
+        limits = torch._dynamo.config                      # prompt or next token, each kind of voice, one row or more
+        limits.cache_size_limit = max(32, limits.cache_size_limit)
         for block in self.layers:
             block.compile(dynamic=True, **options)
 
     def new_cache(self, batch_size, length):
-        """Keys and values of every layer, (layers, 2, B, nkv, S, hs); slot t of a row holds its token t."""
+        """Keys and values of every layer, (layers, 2, B, nkv, S, hs); slot t of a row holds its token t. S is `length`
+        rounded up to a multiple of 16, as attention kernels like it."""
         c = self.config
-        shape = (c.num_hidden_layers, 2, batch_size, c.num_key_value_heads, length, c.head_dim)
+        shape = (c.num_hidden_layers, 2, batch_size, c.num_key_value_heads, -(-length // 16) * 16, c.head_dim)
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
     @classmethod

@@ -330,7 +330,7 @@ def load_checkpoint(run, model, optimizer, scaler):
         if f"rng/{rank}/cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors[f"rng/{rank}/cuda"])
         return state["step"]
-    if seals:
+    if seals or (run / "adapter.safetensors").exists():
         raise ValueError(f"{run} has no usable checkpoint: start anew with another --out")
     return 0
 

@@ -110,17 +110,18 @@ def test_a_mixed_batch_generates_what_each_row_does_alone(decoding):
     assert max(map(len, alone)) <= 24 and not {5, 6} & {t for a in alone for t in a}
 
 
-def test_a_compiled_backbone_says_the_same_from_two_graphs_per_kind_of_voice():
-    """Prompt and next token, with the same voice for all rows and with several: four graphs for three layers."""
+def test_a_compiled_backbone_says_the_same_from_a_few_graphs():
+    """Prompt and next token, with the same voice for all rows and with several: four graphs for six layers, and one or
+    two more where sizes that have nothing to do with each other happen to be equal at first."""
     from torch._dynamo.utils import counters
     torch._dynamo.reset()
     counters.clear()
-    model = spoken()[0]
+    model = randomise(hyper_model("hycora", small_backbone(num_hidden_layers=6)), 0.05)
     cases = [(prompts(5), [0, 1, 2, 0, 1]), (prompts(3), [1, 1, 1]), (prompts(4), [2, 0, 0, 1]), (prompts(6), [2] * 6)]
     plain = [generate(model, p, roles, {-1}, Decoding(9)) for p, roles in cases]
     model.backbone.compile_blocks(backend="eager")
     assert [generate(model, p, roles, {-1}, Decoding(9)) for p, roles in cases] == plain
-    assert counters["stats"]["unique_graphs"] == 4 and not counters["graph_break"]
+    assert 4 <= counters["stats"]["unique_graphs"] <= 6 and not counters["graph_break"]
 
 
 def test_greedy_equals_argmax_of_full_forwards():

@@ -107,9 +107,10 @@ def test_a_new_role_learns_and_the_others_stay(runs, tmp_path):
     assert "7 lines, 30 steps" in done and "1 lines held back" in done
     (old, _, before), (new, tokenizer, after) = load_run(runs / "hycora", "cpu"), load_run(tmp_path / "new", "cpu")
     assert list(after["roles"]) == [*before["roles"], "猪八戒"] and new.config.num_roles == 3
+    assert after["added_role"]["role"] == "猪八戒" and after["added_role"]["steps"] == 30
     torch.testing.assert_close(new.hyper.role_embedding.weight[:2], old.hyper.role_embedding.weight, atol=0.05, rtol=0)
     with torch.no_grad():
-        moved = drift(new, old.hyper(torch.arange(2)))
+        moved = drift(new, old.hyper(torch.arange(2)), torch.arange(2))
         ids = torch.tensor([tokenizer.prompt("你是谁？")])
         assert 0 < moved < 1e-2 and not torch.equal(new(ids, torch.tensor([2])), new(ids, torch.tensor([0])))
     command = [sys.executable, "train.py", "--resume", tmp_path / "new"]

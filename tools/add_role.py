@@ -2,10 +2,10 @@
 
     python -m tools.add_role --run runs/demo --role "Captain Nemo" --lines nemo.jsonl --out runs/nemo [--steps 100]
 
-A line: {"question": "...", "generated": ["an answer", ...]}. The new role's embedding starts as the mean of
-the others. It and the hyper-network train on the new lines, while the other roles' matrices, which are known, are held
-where they were (von Oswald et al. 2020, Continual learning with hypernetworks): no old data are needed. B, which all
-share, stays. For methods with a hyper-network.
+A line: {"question": "...", "generated": ["an answer", ...]}; every fifth is held back and scored. The new role's
+embedding starts as the mean of the others. The hyper-network with its embeddings trains on the new lines, while the
+other roles' matrices, which are known, are held where they were (von Oswald et al. 2020, Continual learning with
+hypernetworks): no old data are needed. B, which all share, stays. For methods with a hyper-network.
 """
 import argparse
 import dataclasses
@@ -25,20 +25,19 @@ def read_lines(path, role, language):
     return [parse_line(record | {"role": role}, "added", language, place) for place, record in read_jsonl(path)]
 
 
-def drift(model, before):
-    """How far the matrices of the roles of `before`, {kind: {half: (R, n, rows, columns)}}, have moved: mean square of
-    the differences over that of the matrices."""
-    ids = torch.arange(len(next(iter(next(iter(before.values())).values()))), device=model.backbone.device)
-    now = model.hyper(ids)
-    parts = [(now[kind][half] - m).square().mean() / m.square().mean().clamp(min=1e-12)
+def drift(model, before, roles):
+    """How far the matrices of `roles` (ids) have moved from `before`, {kind: {half: (R, n, rows, columns)}} of all roles:
+    mean square of the differences over that of the matrices."""
+    now = model.hyper(roles)
+    parts = [(now[kind][half] - m[roles]).square().mean() / m.square().mean().clamp(min=1e-12)
              for kind, halves in before.items() for half, m in halves.items()]
     return torch.stack(parts).mean()
 
 
 def add_role(model, tokenizer, config, role, samples, profile="", steps=100, lr=1e-3, hold=100.0):
-    """Adds a role to a loaded run, in place, and trains it on samples; hold: the weight of `drift`. Returns the config
-    with the role in it, the losses of the steps (nats per token) and the last drift. ValueError where there is no
-    hyper-network, or the role already."""
+    """Adds a role to a loaded run, in place, and trains it on samples; hold: the weight of `drift`, of eight old roles
+    a step. Returns the config with the role in it, the losses of the steps (nats per token) and the drift of the old
+    role that has moved most. ValueError where there is no hyper-network, or the role already."""
     if model.hyper is None:
         raise ValueError(f"{config['method']} has no hyper-network to make a new role's matrices")
     if role in config["roles"]:
@@ -61,11 +60,13 @@ def add_role(model, tokenizer, config, role, samples, profile="", steps=100, lr=
         batch = collate([rows[i] for i in batches.pop()], tokenizer.eos_id, cfg.pool)
         optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
         losses.append(train.backward(model, [batch], cfg, 0.0, scaler)[0].item())
-        (hold * (moved := drift(model, before))).backward()
+        (hold * drift(model, before, torch.randperm(len(known), device=known.device)[:8])).backward()
         optimizer.step()
         model.zero_grad()
-        bar.set_postfix(nats=f"{losses[-1]:.3f}", drift=f"{moved.item():.1e}")
-    return config, losses, moved.item()
+        bar.set_postfix(nats=f"{losses[-1]:.3f}")
+    with torch.no_grad():
+        moved = max(drift(model, before, role[None]).item() for role in torch.arange(len(known), device=known.device))
+    return config, losses, moved
 
 
 def main():
@@ -92,11 +93,13 @@ def main():
         out = train.new_folder(args.out)
         model.save(out)
         train.write_json(out / "roles.json", config["roles"])
-        train.write_json(out / "config.json", {k: v for k, v in config.items() if k != "roles"} | {"out": str(out)})
+        how = {k: getattr(args, k) for k in ("run", "role", "lines", "steps", "lr", "hold")}
+        train.write_json(out / "config.json", {k: v for k, v in config.items() if k != "roles"}
+                         | {"out": str(out), "added_role": how})
     except (ValueError, OSError) as e:
         sys.exit(f"tools.add_role: {e}")
     print(f"{len(samples) - len(held)} lines, {args.steps} steps: {losses[0]:.3f} -> {losses[-1]:.3f} nats per token; "
-          f"the others' matrices moved by {100 * moved ** 0.5:.2g} %")
+          f"no other role's matrices moved by more than {100 * moved ** 0.5:.2g} %")
     if held:
         others = [dataclasses.replace(s, role=name) for name in config["roles"] if name != args.role for s in held]
         mine, theirs = (read_answers(model.eval(), tokenizer, config, x)[0] for x in (held, others))

@@ -66,11 +66,13 @@ def read(path):
         raise ValueError(f"{path} is not scored yet: python eval.py score --run {path}")
     with safe_open(path / "adapter.safetensors", framework="np") as file:
         trainable = sum(int(np.prod(file.get_slice(key).get_shape())) for key in file.keys())
-    speeds = [line["tokens_per_s"] for _, line in read_jsonl(path / "metrics.jsonl")]
+    metrics = path / "metrics.jsonl"                       # which a role added later does not leave
+    speeds = [line["tokens_per_s"] for _, line in read_jsonl(metrics)] if metrics.is_file() else []
     items, scores, by = read_lines(path / "predictions.jsonl")
     same = {k: v for k, v in config.items() if k not in ("seed", "out", "device", "python", "torch", "git_commit")}
     identity = json.dumps([same, by.rpartition("; ")[2] if "; " in by else ""], sort_keys=True)     # and the decoding
-    return Run(name_of(config), identity, config["seed"], items, scores, by, trainable, statistics.median(speeds))
+    return Run(name_of(config), identity, config["seed"], items, scores, by, trainable,
+               statistics.median(speeds) if speeds else None)
 
 
 def grouped(paths):

@@ -81,7 +81,9 @@ def make(run, arguments, threads):
     print(f"train.py {shlex.join(arguments)}", flush=True)
     with open(f"{run}.log", "w") as log:
         done = subprocess.run([sys.executable, "train.py", *arguments], env=environment, stdout=log, stderr=log)
-    return f"{run}.log: {Path(log.name).read_text('utf8').splitlines()[-1]}" if done.returncode else None
+    if not (run / "scores.json").is_file():                # (stopped by a signal, it ends well, but has not ended)
+        last = Path(log.name).read_text("utf8").splitlines()[-1:]
+        return f"{run}.log: {' '.join(last)} (exit code {done.returncode})"
 
 
 def minutes(run):
@@ -121,25 +123,34 @@ def main():
     seeds = study.seeds if args.seeds is None else range(1, args.seeds + 1)
     folder = {(at, variant): Path(args.out) / args.study / at / variant.replace("/", "").replace(" ", "-")
               for at in study.points for variant in study.variants}
-    for seed, (at, variant) in itertools.product(seeds, folder):         # seed by seed: the methods stay level
-        if not only or only & {at, variant}:
-            run = folder[at, variant] / str(seed)
-            own = shlex.split(f"{study.arguments} {study.points[at]} {VARIANTS[variant]} --seed {seed} --out {run}")
-            jobs.append((run, own + keys))
+
+    def job(at, variant, seed):
+        """(run folder, arguments of train.py)"""
+        run = folder[at, variant] / str(seed)
+        own = f"{study.arguments} {study.points[at]} {VARIANTS[variant]} --seed {seed} --out {run}"
+        return run, shlex.split(own) + keys
     try:
-        for _, arguments in jobs:
-            train.parse_args(arguments)                    # better known before the first of them has trained
+        if strange := only - set(study.points) - set(study.variants):
+            raise ValueError(f"--only {', '.join(strange)}: choose {', '.join([*study.points, *study.variants])}")
+        for seed, (at, variant) in itertools.product(seeds, folder):     # seed by seed: the methods stay level
+            if not only or only & {at, variant}:
+                jobs.append(job(at, variant, seed))
+                train.parse_args(jobs[-1][1])              # better known before the first of them has trained
         with ThreadPoolExecutor(args.jobs) as pool:
             threads = max(1, (os.cpu_count() or 1) // args.jobs)
             wrong = [w for w in pool.map(lambda job: make(*job, threads), jobs) if w]
         for (at, variant), place in folder.items():
             if runs := sorted(path.parent for path in place.glob("*/scores.json")):
                 points.setdefault(at, {})[variant] = runs
+            if unlike := [run for run in runs if not matches(run, job(at, variant, run.name)[1])]:
+                raise ValueError(f"{unlike[0]} was made with other keys: move it away, or choose another --out")
         more = [Path(key).name if os.path.isabs(key) else key for key in keys]           # no machine's folders
         result = {"study": args.study, "arguments": " ".join([study.arguments, *more]),
                   "torch": train.torch.__version__, "points": {at: gather(of) for at, of in points.items()}}
     except (ValueError, OSError) as e:
         sys.exit(f"tools.reproduce: {e}")
+    except KeyboardInterrupt:
+        sys.exit("tools.reproduce: interrupted; the same command goes on")
     if points:
         RESULTS.mkdir(exist_ok=True)
         write_text(RESULTS / f"{args.study}.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")

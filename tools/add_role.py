@@ -26,7 +26,7 @@ def read_lines(path, role, language):
 
 
 def drift(model, before, roles):
-    """How far the matrices of `roles` (ids) have moved from `before`, {kind: {half: (R, n, rows, columns)}} of all roles:
+    """How far the matrices of `roles` (ids) have moved from `before`, {kind: {half: (R, n, rows, columns)}} of all R:
     mean square of the differences over that of the matrices."""
     now = model.hyper(roles)
     parts = [(now[kind][half] - m[roles]).square().mean() / m.square().mean().clamp(min=1e-12)

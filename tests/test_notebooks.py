@@ -11,6 +11,6 @@ def test_notebook(path):
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(len(cell.source.splitlines()) <= 16 for cell in code) and sum("assert" in cell.source for cell in code) >= len(code) // 2
-    assert sum(bool(cell.outputs) for cell in code) >= len(code) - 2 and str(ROOT) not in path.read_text("utf8")
+    assert sum(bool(cell.outputs) for cell in code) >= 0.7 * len(code) and str(ROOT) not in path.read_text("utf8")
     assert all(out.output_type != "error" for cell in code for out in cell.outputs)
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()

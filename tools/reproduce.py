@@ -29,7 +29,7 @@ VARIANTS = {name: f"--method {name}" for name in ("hycora", "lora", "ind-lora", 
 VARIANTS |= {"hycora w/o HCL": "--method hycora --lambda-max 0"}
 THREE = ("hycora", "lora", "hycora w/o HCL")
 FEW = ("hycora", "lora", "ind-lora")
-HALVES = ("hycora", "rsp-a-rsp-b", "mrs-a-rsp-b")
+SHARERS = ("hycora", "mrs-a-rsp-b", "lora")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ TINY = "--config configs/tiny.json"
 STUDIES = {
     "tiny": Study(TINY, seeds=(1, 2, 3, 4, 5)),
     "tiny-lr": Study(TINY, seeds=(0,), points={lr: f"--lr {lr}" for lr in ("0.001", "0.003", "0.009")}),
-    "tiny-rank": Study(TINY, HALVES, points={r: f"--rank {r}" for r in ("4", "16", "64")}),
+    "tiny-rank": Study(TINY, SHARERS, points={r: f"--rank {r}" for r in ("16", "64")}),
     "tiny-data": Study(f"{TINY} --max-steps 750", FEW, (1, 2),
                        {n: f"--samples-per-role {n}" for n in ("4", "8", "16", "32")}),
     "tiny-roles": Study(f"{TINY} --language en --max-steps 750", FEW, (1, 2),

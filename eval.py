@@ -130,6 +130,11 @@ def choose(logits, d, uniform, seen):
     return ids.gather(-1, rank).squeeze(-1)
 
 
+def head(backbone, h):
+    """Logits (B, V) in fp32 of final hidden states (B, C). With W in front: for few rows MKL then takes half the time."""
+    return (backbone.lm_head.weight @ h.mT).mT.float()
+
+
 def next_logits(backbone, cache, positions):
     """A function of (tokens (B,), positions (B,)), where they stand, to the logits (B, V) of what follows them.
 
@@ -138,7 +143,7 @@ def next_logits(backbone, cache, positions):
     first real step will write.
     """
     def step(tokens, positions):
-        return backbone.lm_head(backbone.hidden(tokens[:, None], cache, positions)[:, 0]).float()
+        return head(backbone, backbone.hidden(tokens[:, None], cache, positions)[:, 0])
     if not (backbone.compiled and backbone.device.type == "cuda"):
         return step
     inputs, graph = (torch.zeros_like(positions), positions.clone()), torch.cuda.CUDAGraph()
@@ -183,7 +188,7 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
     answers, done = [[] for _ in prompts], torch.zeros(B, dtype=torch.bool, device=device)
     with model.speaking_as(torch.as_tensor(role_ids)) if role_ids is not None else nullcontext():
         h = backbone.hidden(ids, cache)[rows, positions - 1]                              # (B, C): last real token
-        logits, follow = backbone.lm_head(h).float(), None
+        logits, follow = head(backbone, h), None
         for step in range(steps):
             token = choose(logits, decoding, uniform[:, step], seen)
             done |= torch.isin(token, stops)

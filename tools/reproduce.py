@@ -44,6 +44,7 @@ class Study:
 REAL = "--config configs/smollm2-135m-en.json"
 CHINESE = "--config configs/qwen2.5-0.5b-zh.json"
 TINY = "--config configs/tiny.json"
+CPU = "--splits role_specific --lambda-start-epoch 0.2 --precision bf16"       # bf16: where the CPU has AVX512-BF16 or AMX
 STUDIES = {
     "tiny": Study(TINY, seeds=(1, 2, 3, 4, 5)),
     "tiny-lr": Study(TINY, seeds=(0,), points={lr: f"--lr {lr}" for lr in ("0.001", "0.003", "0.009")}),
@@ -53,11 +54,9 @@ STUDIES = {
     "tiny-roles": Study(f"{TINY} --language en --max-steps 750", FEW, (1, 2),
                         {n: f"--role-subset {n}" for n in ("2", "4", "6")}),
     "real": Study(REAL, THREE, (1, 2, 3)),
-    "real-cpu": Study(f"{REAL} --role-subset 10 --splits role_specific --max-steps 200 --lambda-start-epoch 0.2 "
-                      f"--score-limit 100", THREE),
+    "real-cpu": Study(f"{REAL} --role-subset 10 {CPU} --max-steps 200 --score-limit 100", THREE),
     "zh": Study(CHINESE, THREE, (1, 2, 3)),
-    "zh-cpu": Study(f"{CHINESE} --splits role_specific --max-steps 100 --lambda-start-epoch 0.2 --score-limit 60",
-                    THREE),
+    "zh-cpu": Study(f"{CHINESE} {CPU} --max-steps 100 --score-limit 60", THREE),
 }
 
 

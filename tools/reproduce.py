@@ -56,7 +56,7 @@ STUDIES = {
     "real": Study(REAL, THREE, (1, 2, 3)),
     "real-cpu": Study(f"{REAL} --role-subset 10 {CPU} --max-steps 200 --score-limit 100", THREE),
     "zh": Study(CHINESE, THREE, (1, 2, 3)),
-    "zh-cpu": Study(f"{CHINESE} {CPU} --max-steps 100 --score-limit 60", THREE),
+    "zh-cpu": Study(f"{CHINESE} {CPU} --max-steps 75 --score-limit 100", THREE),
 }
 
 

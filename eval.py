@@ -131,7 +131,7 @@ def choose(logits, d, uniform, seen):
 
 
 def head(backbone, h):
-    """Logits (B, V) in fp32 of final hidden states (B, C). With W in front: for few rows MKL then takes half the time."""
+    """Logits (B, V) in fp32 of final hidden states (B, C). W in front: for few rows MKL then takes half the time."""
     return (backbone.lm_head.weight @ h.mT).mT.float()
 
 

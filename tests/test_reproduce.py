@@ -11,7 +11,7 @@ from conftest import ROOT
 
 import tools.reproduce as reproduce
 import tools.results as results
-from data import Sample, first_of_each
+from data import Sample, first_of_each, load_rolebench
 from eval import load_run
 from tools.add_role import add_role, drift
 from tools.compare import compare
@@ -64,6 +64,24 @@ def test_a_study_trains_what_is_missing_and_fills_the_tables(study, tmp_path):
     assert (runs[0] / "metrics.jsonl").read_text() == metrics and (runs[0] / "scores.json").is_file()
     assert [(run / "scores.json").stat().st_mtime_ns for run in runs][1:] == first[1:]
     assert "was made with other keys" in study("--seeds", "1", "--only", "lora", "--lr", "0.1")
+
+
+def test_rolegpt_is_scored_where_the_data_have_its_answers(tmp_path):
+    shutil.copytree(ROOT / "tiny/rolebench", tmp_path, dirs_exist_ok=True)
+    config = {"data": tmp_path, "language": "zh", "splits": ["general", "role_specific"], "generalization": "instruction"}
+    tests = load_rolebench(tmp_path, "zh", "test", ("role_specific",))
+    config["roles"] = {tests[0].role: 0}
+    assert reproduce.rolegpt(config) == []
+    mine = [s for s in tests if s.role in config["roles"]]
+    lines = [(s.role, s.question, s.answers[0]) for s in tests] + [(mine[0].role, "a question of no test", "a")]
+    lines[tests.index(mine[0])] = (mine[0].role, mine[0].question, "z")                  # one wrong answer
+    (tmp_path / "rolebench-zh/role_specific/rolegpt_baseline.jsonl").write_text(
+        "".join(json.dumps(dict(zip(("role", "question", "generated"), line))) + "\n" for line in lines))
+    row, = reproduce.rolegpt(config)
+    assert row["method"] == f"RoleGPT ({len(mine)} lines)" and row["split"] == "role_specific"
+    assert row["rougeL"] == pytest.approx(100 * (len(mine) - 1) / len(mine), abs=1e-4)
+    both = results.score_table({"rows": [{**row, "method": "hycora", "split": "general"}, row], "runs": {}})
+    assert both[2][1] == "-" and both[2][3] == f"{row['rougeL']:.1f}"                    # no answers in one split: a dash
 
 
 def test_a_study_says_what_went_wrong(study, tmp_path):

@@ -8,6 +8,7 @@ was interrupted, and trains what is missing. Then results/STUDY.json gets every 
 is scored so far, and `tools.results` fills the tables in from there.
 """
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -20,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import train
-from data import read_jsonl
-from eval import read_run, write_text
+from data import fetch, load_rolebench, read_jsonl
+from eval import line_of, read_run, summarise, write_text
 from tools.compare import compare
 from tools.results import RESULTS, fill_tables
 
@@ -44,7 +45,7 @@ class Study:
 REAL = "--config configs/smollm2-135m-en.json"
 CHINESE = "--config configs/qwen2.5-0.5b-zh.json"
 TINY = "--config configs/tiny.json"
-CPU = "--splits role_specific --lambda-start-epoch 0.2 --precision bf16"       # bf16: where the CPU has AVX512-BF16 or AMX
+CPU = "--splits role_specific --lambda-start-epoch 0.2 --precision bf16"     # which wants AVX512-BF16 or AMX
 STUDIES = {
     "tiny": Study(TINY, seeds=(1, 2, 3, 4, 5)),
     "tiny-lr": Study(TINY, seeds=(0,), points={lr: f"--lr {lr}" for lr in ("0.001", "0.003", "0.009")}),
@@ -96,6 +97,22 @@ def over_seeds(values):
     return [statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None] if values else None
 
 
+def rolegpt(config):
+    """RoleGPT's rows, a prompted GPT: over the run's test lines that the data folder has its answers to, if any."""
+    load = functools.partial(load_rolebench, fetch(config["data"]), config["language"], splits=config["splits"],
+                             generalization=config["generalization"])
+    try:
+        answers = load("rolegpt_baseline")
+    except FileNotFoundError:
+        return []
+    tests = {(s.split, s.role, s.question): s for s in load("test") if s.role in config["roles"]}
+    keys = [(s.split, s.role, s.question) for s in answers]
+    lines = [line_of(tests[key], s.answers[0], "RoleGPT") for key, s in zip(keys, answers) if key in tests]
+    return [{**dict.fromkeys(("std", "trainable", "tokens_per_s")), **scores["overall"], "split": split, "role": "all",
+             "method": f"RoleGPT ({scores['overall']['n']} lines)", "seeds": 1}
+            for split, scores in summarise(lines).items()]
+
+
 def gather(folders):
     """What `compare` says of {variant: its runs}, and for each variant how distinct its roles are and what it cost."""
     result, more = compare([run for runs in folders.values() for run in runs]), {}
@@ -107,7 +124,8 @@ def gather(folders):
             "retrieval": over_seeds([100 * s["retrieval_top1"] for s in scores if "retrieval_top1" in s]),
             "minutes": over_seeds([minutes(run) for run in runs]),
             "commits": sorted({str(read_run(run)["git_commit"])[:12] for run in runs})}
-    return {"rows": result["rows"], "differences": result["differences"], "runs": more}
+    rows = result["rows"] + rolegpt(read_run(next(iter(folders.values()))[0]))
+    return {"rows": rows, "differences": result["differences"], "runs": more}
 
 
 def main():

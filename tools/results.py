@@ -17,7 +17,7 @@ RESULTS = ROOT / "results"
 
 def cell(mean_and_deviation):
     """"1.2 ± 0.3", "1.2" of one seed, "-" of nothing."""
-    if mean_and_deviation is None:
+    if not mean_and_deviation:
         return "-"
     mean, deviation = mean_and_deviation
     return f"{mean:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
@@ -33,8 +33,9 @@ def score_table(point):
     table = [["method", *heads, *more, "trainable", "seeds"]]
     for method in dict.fromkeys(r["method"] for r in rows):
         of = {r["split"]: r for r in rows if r["method"] == method}
-        scores = [cell((of[s][m], of[s]["std"] and of[s]["std"][m])) for s in splits for m in ("rougeL", "bleu4")]
-        run, row = runs.get(method, {}), of[splits[0]]
+        scores = [cell(s in of and (of[s][m], of[s]["std"] and of[s]["std"][m]))
+                  for s in splits for m in ("rougeL", "bleu4")]
+        run, row = runs.get(method, {}), next(iter(of.values()))
         trainable = f"{row['trainable'] / 1e6:.2f} M" if row["trainable"] else "-"
         table.append([method, *scores, *(cell(run.get(m)) for m in more), trainable, str(row["seeds"])])
     return table

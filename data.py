@@ -175,8 +175,8 @@ def fetch(name):
         raise FileNotFoundError(f"{name}: no such folder")
     from huggingface_hub import snapshot_download
     try:
-        return Path(snapshot_download(name, repo_type="dataset",
-                                      allow_patterns=["rolebench-*/t*.jsonl", "profiles-*/desc.json"]))
+        files = ["rolebench-*/t*.jsonl", "rolebench-*/rolegpt_baseline.jsonl", "profiles-*/desc.json"]
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=files))
     except Exception as e:                                               # an unknown name, no network, a broken cache
         raise FileNotFoundError(f"{name}: no such folder, and not to be had from the hub "
                                 f"({str(e).strip().splitlines()[0]})") from None

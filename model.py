@@ -344,8 +344,9 @@ class Transformer(nn.Module):
         return model.to(device).requires_grad_(False).eval()
 
 
-def fetch(name):
-    """The folder of a backbone: itself if it is one, else downloaded from the hub (and cached there)."""
+def fetch(name, files=None):
+    """The folder of a backbone: itself if it is one, else downloaded from the hub (and cached there); files: patterns of
+    those that are wanted, default all that a model needs."""
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -355,10 +356,11 @@ def fetch(name):
         raise FileNotFoundError(f"{name}: no such folder")
     from huggingface_hub import constants, list_repo_files, snapshot_download
     from huggingface_hub.errors import GatedRepoError
-    try:                                                                 # .bin files only where there is nothing better
-        files = [] if constants.HF_HUB_OFFLINE else list_repo_files(name)
-        bins = [] if any(f.endswith(".safetensors") for f in files) else ["pytorch_model*"]
-        return Path(snapshot_download(name, allow_patterns=MODEL_FILES + bins))
+    try:
+        if files is None:                                                # .bin files only where there is nothing better
+            there = [] if constants.HF_HUB_OFFLINE else list_repo_files(name)
+            files = MODEL_FILES + ([] if any(f.endswith(".safetensors") for f in there) else ["pytorch_model*"])
+        return Path(snapshot_download(name, allow_patterns=files))
     except GatedRepoError:
         raise FileNotFoundError(f"{name} is gated: accept its terms on the hub, then log in (hf auth login)") from None
     except Exception as e:                                               # an unknown name, no network, a broken cache

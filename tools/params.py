@@ -44,7 +44,7 @@ def main():
         for name, value in vars(args).items():
             if isinstance(value, int) and value < (name != "num_blocks"):
                 raise ValueError(f"--{name.replace('_', '-')} is {value}, but it has to be positive")
-        path = Path(args.model) if args.model.endswith(".json") else fetch(args.model) / "config.json"
+        path = Path(args.model) if args.model.endswith(".json") else fetch(args.model, ["config.json"]) / "config.json"
         model_config = ModelConfig.from_hf(json.loads(path.read_text("utf8")))
     except (ValueError, OSError) as e:
         sys.exit(f"tools.params: {e}")

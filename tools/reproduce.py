@@ -48,7 +48,7 @@ TINY = "--config configs/tiny.json"
 CPU = "--splits role_specific --lambda-start-epoch 0.2 --precision bf16"     # which wants AVX512-BF16 or AMX
 STUDIES = {
     "tiny": Study(TINY, seeds=(1, 2, 3, 4, 5)),
-    "tiny-lr": Study(TINY, seeds=(0,), points={lr: f"--lr {lr}" for lr in ("0.001", "0.003", "0.009")}),
+    "tiny-lr": Study(TINY, seeds=(0,), points={lr: f"--lr {lr}" for lr in ("0.001", "0.009")}),
     "tiny-rank": Study(TINY, SHARERS, points={r: f"--rank {r}" for r in ("16", "64")}),
     "tiny-data": Study(f"{TINY} --max-steps 750", FEW, (1, 2),
                        {n: f"--samples-per-role {n}" for n in ("4", "8", "16", "32")}),

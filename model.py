@@ -345,8 +345,9 @@ class Transformer(nn.Module):
 
 
 def fetch(name, files=None):
-    """The folder of a backbone: itself if it is one, else downloaded from the hub (and cached there); files: patterns of
-    those that are wanted, default all that a model needs."""
+    """The folder of a backbone: itself if it is one, else downloaded from the hub (and cached there).
+
+    files: patterns of those that are wanted; default: all that a model needs."""
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():

@@ -99,9 +99,9 @@ def over_seeds(values):
 
 def rolegpt(config):
     """RoleGPT's rows, a prompted GPT: over the run's test lines that the data folder has its answers to, if any."""
-    load = functools.partial(load_rolebench, fetch(config["data"]), config["language"], splits=config["splits"],
-                             generalization=config["generalization"])
     try:
+        load = functools.partial(load_rolebench, fetch(config["data"]), config["language"], splits=config["splits"],
+                                 generalization=config["generalization"])
         answers = load("rolegpt_baseline")
     except FileNotFoundError:
         return []

@@ -8,16 +8,15 @@ B rows, T tokens of the longest, N supervised tokens of the batch. Rows are padd
 """
 import difflib
 import itertools
-import json
 import random
-import re
-import types
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
+
+from files import fetch, parse_json, read_jsonl
 
 SPLITS = ("general", "role_specific")
 FOLDERS = {"en": "rolebench-eng/{}-generalization", "zh": "rolebench-zh"}
@@ -34,25 +33,6 @@ class Sample:
     question: str
     answers: tuple[str, ...]
     language: str
-
-
-def read_jsonl(path):
-    """Yields (place, dict) for each line; ValueError names file and line of one that is not a JSON object."""
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield f"{path}:{number}", parse_json(line, f"{path}:{number}")
-
-
-def parse_json(line, place):
-    """The dict of a line of text or UTF-8 bytes; ValueError names its place."""
-    try:
-        record = json.loads(line.rstrip())
-    except ValueError as e:
-        raise ValueError(f"{place}: not JSON ({e}); mend or delete it") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"{place}: a JSON object is expected, this is {type(record).__name__}")
-    return record
 
 
 def parse_line(record, split, language, place):
@@ -167,153 +147,10 @@ def role_id(name, roles):
     return roles[name]
 
 
-def fetch(name):
+def fetch_data(name):
     """The folder of a data set: itself if it is one, else RoleBench's files from the hub."""
-    if Path(name).is_dir():
-        return Path(name)
-    if Path(name).is_absolute() or str(name).startswith("."):
-        raise FileNotFoundError(f"{name}: no such folder")
-    from huggingface_hub import snapshot_download
-    try:
-        files = ["rolebench-*/t*.jsonl", "rolebench-*/rolegpt_baseline.jsonl", "profiles-*/desc.json"]
-        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=files))
-    except Exception as e:                                               # an unknown name, no network, a broken cache
-        raise FileNotFoundError(f"{name}: no such folder, and not to be had from the hub "
-                                f"({str(e).strip().splitlines()[0]})") from None
-
-
-# ------------------------------------------------------------------------------------------- tokenizer and prompts
-@dataclass(frozen=True)
-class Template:
-    """How a question becomes a prompt. `persona` is used for the first turn when the role is told in words."""
-    turn: str
-    persona: str
-    stop: str | None = None                  # what ends an answer; None: the tokenizer's eos
-    between: str = ""                        # what stands between an answer's stop and the next turn
-    prefix: tuple[str, ...] = ()             # special tokens before everything
-
-
-CHATML = "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
-LLAMA3 = ("<|start_header_id|>user<|end_header_id|>\n\n{question}<|eot_id|>"
-          "<|start_header_id|>assistant<|end_header_id|>\n\n")
-TEMPLATES = {
-    # the first three as in the authors' code, but for the blanks it puts before and after an answer
-    "plain": Template("User: {question}\nAssistant:", "{persona}\nUser: {question}\nAssistant:", between="\n"),
-    "llama2": Template("[INST]{question}[/INST]", "[INST]<<SYS>>\n{persona}\n<</SYS>>\n\n{question}[/INST]"),
-    "llama2-bos": Template("[INST]{question}[/INST]", "[INST]<<SYS>>\n{persona}\n<</SYS>>\n\n{question}[/INST]",
-                           prefix=("<s>",)),                             # the authors' code has no bos
-    "chatglm2": Template("[Round {round}]\n\n问：{question}\n\n答：", "[Round 1]\n\n问：{persona}\n{question}\n\n答：",
-                         between="\n\n", prefix=("[gMASK]", "sop")),
-    "chatml": Template(CHATML, "<|im_start|>system\n{persona}<|im_end|>\n" + CHATML, "<|im_end|>", "\n"),
-    "llama3": Template(LLAMA3, "<|start_header_id|>system<|end_header_id|>\n\n{persona}<|eot_id|>" + LLAMA3,
-                       "<|eot_id|>", prefix=("<|begin_of_text|>",)),
-}
-
-
-class Tokenizer:
-    """A Hugging Face `tokenizer.json`, or else a SentencePiece `tokenizer.model`, with a prompt template.
-
-    Text that people typed never becomes a special token: "<|im_end|>" in a question is seven plain signs.
-    """
-    def __init__(self, folder, template="auto"):
-        folder, settings = Path(folder), {}
-        for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
-            if (folder / file).is_file():
-                settings |= json.loads((folder / file).read_text("utf8"))
-        chatglm = settings.get("model_type") == "chatglm"
-        if (folder / "tokenizer.json").is_file():
-            import tokenizers
-            self.inner = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-            self.inner.no_padding()
-            self.inner.no_truncation()
-            self.inner.encode_special_tokens = True
-        elif (folder / "tokenizer.model").is_file():
-            self.inner = SentencePiece(folder / "tokenizer.model", CHATGLM_MARKS if chatglm else ())
-        else:
-            raise FileNotFoundError(f"{folder} has neither tokenizer.json nor tokenizer.model")
-        if template == "auto":
-            jinja = folder / "chat_template.jinja"
-            chat = str(settings.get("chat_template") or (jinja.read_text("utf8") if jinja.is_file() else ""))
-            marks = {"chatml": "<|im_start|>", "llama3": "<|start_header_id|>", "llama2": "[INST]"}
-            template = next((name for name, mark in marks.items() if mark in chat), "plain")
-            template = "chatglm2" if chatglm else template
-        if template not in TEMPLATES:
-            raise ValueError(f"template is {template!r}; choose auto or one of {', '.join(TEMPLATES)}")
-        self.template = TEMPLATES[template]
-        ids = settings.get("eos_token_id")                               # an id, a list of them, or nothing
-        ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
-        eos = settings.get("eos_token")                                  # its text wins: a list's order means nothing
-        eos = eos["content"] if isinstance(eos, dict) else eos
-        if not eos and not ids:
-            raise ValueError(f"{folder}: neither tokenizer_config.json nor config.json names an eos token")
-        self.eos_id = self.special(eos) if eos else ids[0]
-        self.stop_id = self.special(self.template.stop) if self.template.stop else self.eos_id
-        self.stop_ids = {self.stop_id, self.eos_id, *ids}
-
-    def special(self, token):
-        """The id of a special token; ValueError if this tokenizer has none such (a template of another family)."""
-        if (id := self.inner.token_to_id(token)) is None:
-            raise ValueError(f"the tokenizer has no token {token!r}; choose another --template")
-        return id
-
-    def encode(self, text):
-        return self.inner.encode(text, add_special_tokens=False).ids if text else []
-
-    def encode_batch(self, texts):
-        return [e.ids for e in self.inner.encode_batch(texts, add_special_tokens=False)]
-
-    def decode(self, ids):
-        return self.inner.decode(list(ids), skip_special_tokens=True).strip()
-
-    def prompt(self, question, persona=None, history=()):
-        """Token ids of a prompt; history: (question, answer) pairs that went before in this conversation."""
-        ids = [self.special(token) for token in self.template.prefix]
-        for i, (q, answer) in enumerate([*history, (question, None)]):
-            pattern = self.template.persona if persona and i == 0 else self.template.turn
-            ids += self.render(pattern, question=q, persona=persona, round=str(i + 1))
-            if answer is not None:
-                ids += self.encode(answer) + [self.stop_id] + self.encode(self.template.between)
-        return ids
-
-    def render(self, pattern, **fields):
-        """Fills {fields}; only the special tokens written in the pattern itself become special tokens."""
-        ids, text = [], ""
-        for piece in re.split(r"(<\|\w+\|>|\{\w+\})", pattern):
-            if piece.startswith("<|"):
-                ids += self.encode(text) + [self.special(piece)]
-                text = ""
-            else:
-                text += fields[piece[1:-1]] if piece.startswith("{") else piece
-        return ids + self.encode(text)
-
-
-CHATGLM_MARKS = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop")           # their ids follow the vocabulary
-
-
-class SentencePiece:
-    """A `tokenizer.model` (ChatGLM2, Vicuna) behind the few methods of `tokenizers` that are used here."""
-    def __init__(self, path, marks):
-        try:
-            import sentencepiece
-        except ImportError:
-            raise ValueError(f"{path} needs a package that is not installed: pip install sentencepiece") from None
-        self.model = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        self.size, self.marks = self.model.vocab_size(), marks
-
-    def token_to_id(self, token):
-        if token in self.marks:
-            return self.size + self.marks.index(token)
-        id = self.model.piece_to_id(token)
-        return None if id == self.model.unk_id() else id
-
-    def encode(self, text, add_special_tokens=False):
-        return types.SimpleNamespace(ids=self.model.encode(text))
-
-    def encode_batch(self, texts, add_special_tokens=False):
-        return [self.encode(text) for text in texts]
-
-    def decode(self, ids, skip_special_tokens=True):
-        return self.model.decode([i for i in ids if i < self.size and not self.model.is_control(i)])
+    patterns = ["rolebench-*/t*.jsonl", "rolebench-*/rolegpt_baseline.jsonl", "profiles-*/desc.json"]
+    return fetch(name, patterns, "dataset")
 
 
 def persona_of(role, profiles):

@@ -1,13 +1,10 @@
-"""Generation, chat, metrics and scoring.
+"""Scoring a run and talking to it.
 
     python eval.py score --run runs/demo [--split general|role_specific] [--limit N] [--swap-roles] [--likelihood]
     python eval.py score --run runs/demo --backbone                      # the untouched backbone
     python eval.py score --predictions answers.jsonl --language zh       # anybody's answers, no model
     python eval.py score --endpoint URL --endpoint-model NAME --data DIR --language zh --out answers.json
     python eval.py chat  --run runs/demo --role "NAME"
-
-BLEU-4 and ROUGE are the paper's: sentence BLEU with nltk's smoothing method 3 and the F of the `rouge` package, best
-reference per metric, Chinese by character. B batch, T prompt tokens of the longest row, V vocabulary.
 """
 import argparse
 import json
@@ -16,344 +13,33 @@ import os
 import re
 import sys
 import time
-import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, fields, replace
+from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-import model as backbones
+from checkpoint import load_run, read_run
+from console import pad, printable
 from data import (
     SPLITS,
     Sample,
-    Tokenizer,
     collate,
     encode_rows,
-    fetch,
+    fetch_data,
     load_profiles,
     load_rolebench,
-    parse_json,
     persona_of,
-    read_jsonl,
     role_id,
 )
-from hycora_layer import AdapterConfig, HyperModel
+from files import parse_json, read_jsonl, write_json, write_jsonl, write_text
+from generate import Decoding, decoding_from_args, generate, generate_texts
 from losses import pool_response, response_cross_entropy
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-METRICS = ("bleu4", "rouge1", "rouge2", "rougeL")
-
-
-# ---------------------------------------------------------------------------------------------------- loading a run
-def pick_device(name="auto"):
-    """"auto" is the GPU if there is one. ValueError for a device that this machine has not."""
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as e:
-        raise ValueError(f"device {name!r} cannot be used here: {str(e).splitlines()[0]}") from None
-    return name
-
-
-def build(config, num_roles, device):
-    """(HyperModel, Tokenizer) of a configuration dict: its backbone, freshly adapted."""
-    folder = backbones.fetch(config["model"])
-    tokenizer = Tokenizer(folder, config["template"])
-    backbone = backbones.Transformer.from_pretrained(folder, DTYPES[config["precision"]], device)
-    adapter = AdapterConfig(**{f.name: config[f.name] for f in fields(AdapterConfig) if f.name != "num_roles"})
-    return HyperModel(backbone, replace(adapter, num_roles=num_roles)), tokenizer
-
-
-def read_run(folder):
-    """The config of a run folder, with "roles": {name: id}."""
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} is not a run folder: it has no config.json")
-    try:
-        config, roles = (json.loads((folder / name).read_text("utf8")) for name in ("config.json", "roles.json"))
-        return {"model": config["model"]} | config | {"roles": roles}
-    except (ValueError, TypeError, KeyError) as e:
-        raise ValueError(f"{folder}: config.json or roles.json is not a run's ({type(e).__name__}: {e})") from None
-
-
-def load_run(folder, device="auto", compiled=False):
-    """(model, tokenizer, config) of a finished run, ready to speak; config["roles"] is {name: id}."""
-    config = read_run(folder)
-    model, tokenizer = build(config, len(config["roles"]), pick_device(device))
-    if compiled:
-        model.backbone.compile_blocks()
-    return model.load(folder).eval(), tokenizer, config
-
-
-# ------------------------------------------------------------------------------------------------------- generation
-@dataclass(frozen=True)
-class Decoding:
-    """How answers are drawn. temperature 0 is greedy; then the others but repetition_penalty have no say."""
-    max_new_tokens: int = 128
-    temperature: float = 0.0
-    top_k: int = 0                      # 0: all
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
-    seed: int = 0
-
-    def __str__(self):
-        changed = [f"{f.name} {getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default]
-        return ", ".join(["sampled" if self.temperature else "greedy", *changed])
-
-
-OFFICIAL = {"zh": Decoding(100, 0.95, 50, 0.7), "en": Decoding(512, 0.7, 40, 0.9)}     # the authors' evaluation scripts
-
-
-def choose(logits, d, uniform, seen):
-    """One token id per row of logits (B, V) in fp32. uniform: (B,) in [0, 1) decides: no row depends on another.
-
-    seen: (B, V) bool, the tokens that repetition_penalty is for.
-    """
-    if d.repetition_penalty != 1:
-        penalised = torch.where(logits > 0, logits / d.repetition_penalty, logits * d.repetition_penalty)
-        logits = torch.where(seen, penalised, logits)
-    if d.temperature == 0:
-        return logits.argmax(-1)
-    p, ids = (logits / d.temperature).softmax(-1).sort(-1, descending=True)
-    if d.top_k:
-        p[:, d.top_k:] = 0
-        p = p / p.sum(-1, keepdim=True)
-    p = p * (p.cumsum(-1) - p < d.top_p)                                 # always keeps the likeliest
-    cdf = p.cumsum(-1)
-    rank = (cdf <= uniform[:, None] * cdf[:, -1:]).sum(-1, keepdim=True).clamp(max=logits.size(-1) - 1)
-    return ids.gather(-1, rank).squeeze(-1)
-
-
-def head(backbone, h):
-    """Logits (B, V) in fp32 of final hidden states (B, C). W in front: for few rows MKL then takes half the time."""
-    return (backbone.lm_head.weight @ h.mT).mT.float()
-
-
-def next_logits(backbone, cache, positions):
-    """A function of (tokens (B,), positions (B,)), where they stand, to the logits (B, V) of what follows them.
-
-    On a GPU Python would launch the kernels of a step more slowly than they run: with a compiled backbone one step is
-    recorded as a CUDA graph, and replayed. The trial runs before it write into the slots at `positions`, where the
-    first real step will write.
-    """
-    def step(tokens, positions):
-        return head(backbone, backbone.hidden(tokens[:, None], cache, positions)[:, 0])
-    if not (backbone.compiled and backbone.device.type == "cuda"):
-        return step
-    inputs, graph = (torch.zeros_like(positions), positions.clone()), torch.cuda.CUDAGraph()
-    with torch.cuda.device(backbone.device):
-        for _ in range(2):                                               # compiles, and chooses kernels
-            step(*inputs)
-        with torch.cuda.graph(graph):
-            logits = step(*inputs)
-
-    def replay(*values):
-        for place, value in zip(inputs, values):
-            place.copy_(value)
-        graph.replay()
-        return logits
-    return replay
-
-
-@torch.inference_mode()
-def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None, on_token=None):
-    """Continues prompts (lists of ids), row b as role_ids[b]; role_ids None: the untouched backbone speaks.
-
-    Rows of any length share a batch: prompts are padded on the right, and each row writes its next token into its own
-    next slot of the cache, over the padding. seeds: one int per row, default decoding.seed + row. on_token is called
-    with each step's list of ids. Returns lists of ids without the stop token.
-    """
-    backbone, device, B = model.backbone, model.backbone.device, len(prompts)
-    T, room = max(map(len, prompts)), backbone.config.max_positions
-    if T >= room:
-        raise ValueError(f"a prompt of {T} tokens leaves no room for an answer: the model reads at most {room}")
-    steps = min(decoding.max_new_tokens, room - T)
-    ids = torch.tensor([p + [0] * (T - len(p)) for p in prompts], device=device)          # (B, T)
-    positions = torch.tensor([len(p) for p in prompts], device=device)                    # (B,): where row b goes on
-    rows, stops = torch.arange(B, device=device), torch.tensor(sorted(stop_ids), device=device)
-    seeds = [decoding.seed + b for b in range(B)] if seeds is None else seeds
-    uniform = torch.stack([torch.rand(steps, generator=torch.Generator().manual_seed(s)) for s in seeds]).to(device)
-    seen = None
-    if decoding.repetition_penalty != 1:
-        seen = torch.zeros(B, backbone.config.vocab_size, dtype=torch.bool, device=device)
-        for b, p in enumerate(prompts):
-            seen[b, torch.tensor(p, device=device)] = True
-    cache = backbone.new_cache(B, T + steps)
-    answers, done = [[] for _ in prompts], torch.zeros(B, dtype=torch.bool, device=device)
-    with model.speaking_as(torch.as_tensor(role_ids)) if role_ids is not None else nullcontext():
-        h = backbone.hidden(ids, cache)[rows, positions - 1]                              # (B, C): last real token
-        logits, follow = head(backbone, h), None
-        for step in range(steps):
-            token = choose(logits, decoding, uniform[:, step], seen)
-            done |= torch.isin(token, stops)
-            said = torch.where(done, -1, token).tolist()
-            for answer, t in zip(answers, said):
-                if t >= 0:
-                    answer.append(t)
-            if max(said) < 0:
-                break
-            if on_token:
-                on_token(said)
-            if step + 1 < steps:
-                if seen is not None:
-                    seen[rows, token] = True
-                follow = follow or next_logits(backbone, cache, positions)
-                logits = follow(token, positions)
-                positions = positions + 1
-    return answers
-
-
-def answer(model, tokenizer, prompts, role_ids, decoding=Decoding(), batch_size=64, desc=None):
-    """Texts that answer prompts (lists of ids), in their order; prompts of similar length share a batch."""
-    texts, order = [None] * len(prompts), sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    with tqdm(total=len(prompts), desc=desc, disable=desc is None, leave=False) as bar:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start:start + batch_size]
-            roles = None if role_ids is None else [role_ids[i] for i in chosen]
-            seeds = [decoding.seed + i for i in chosen]
-            out = generate(model, [prompts[i] for i in chosen], roles, tokenizer.stop_ids, decoding, seeds)
-            for i, ids in zip(chosen, out):
-                texts[i] = tokenizer.decode(ids)
-            bar.update(len(chosen))
-    return texts
-
-
-# ---------------------------------------------------------------------------------------------------------- metrics
-def words(text, language):
-    """Chinese: every sign but white space. English: as nltk's word_tokenize, with sentences cut after [.!?] and a blank
-    where nltk asks its Punkt model (over RoleBench's 4,750 English answers that changes BLEU by less than 0.01)."""
-    if language == "zh":
-        return [c for c in text if not c.isspace()]
-    found = []
-    for sentence in re.split(r"(?<=[.!?])\s+", text.strip()):
-        sentence = re.sub(r"(?<!\.)\.([\])}>\"'”’]*)$", r" . \1", sentence)         # only the last period is a word
-        sentence = re.sub(r"([;@#$%&?!*\[\](){}<>\"“”‘’«»`]|--+|\.{2,}|[,:](?!\d)|[‒-―])", r" \1 ", sentence)
-        sentence = re.sub(r"(?i)(?<=\w)(n't|'(?:s|m|d|ll|re|ve))(?!\w)", r" \1", sentence)
-        found += sentence.split()
-    return found
-
-
-def ngrams(tokens, n):
-    """Counter of the n-grams of a list of words."""
-    return Counter(zip(*(tokens[i:] for i in range(n))))
-
-
-def bleu4(answer, references):
-    """Sentence BLEU-4 of token lists against all references at once, in [0, 1].
-
-    Smoothing method 3: the k-th order without any match counts as 1 / (2^k * its n-grams). No common word at all is 0.
-    """
-    log_p, misses = 0.0, 0
-    for n in range(1, 5):
-        have, allowed = ngrams(answer, n), Counter()
-        for reference in references:
-            allowed |= ngrams(reference, n)
-        matches, total = (have & allowed).total(), max(1, have.total())
-        if matches == 0:
-            if n == 1:
-                return 0.0
-            misses += 1
-            matches = 2.0 ** -misses
-        log_p += math.log(matches / total) / 4
-    closest = min((abs(len(r) - len(answer)), len(r)) for r in references)[1]
-    return math.exp(log_p + min(0.0, 1 - closest / len(answer)))         # the second term: brevity penalty
-
-
-def common_words(x, y):
-    """The distinct words of a longest common subsequence of two word lists.
-
-    Bit-parallel: after i words of x, V's zero bits mark where a common subsequence grows, so LCS(x[:i], y[:j]) is the
-    number of zeros in V's first j bits. Going back through the rows, ties go the way of the `rouge` package.
-    """
-    where = defaultdict(int)
-    for j, word in enumerate(y):
-        where[word] |= 1 << j
-    full = (1 << len(y)) - 1
-    rows = [full]
-    for word in x:
-        V = rows[-1]
-        u = V & where.get(word, 0)
-        rows.append(((V + u) | (V - u)) & full)
-    length = lambda i, j: j - (rows[i] & ((1 << j) - 1)).bit_count()     # noqa: E731
-    i, j, found = len(x), len(y), set()
-    while i and j:
-        if x[i - 1] == y[j - 1]:
-            i, j = i - 1, j - 1
-            found.add(x[i])
-        elif length(i - 1, j) > length(i, j - 1):
-            i -= 1
-        else:
-            j -= 1
-    return found
-
-
-def rouge(answer, reference):
-    """ROUGE-1, -2, -L (F, in [0, 1]) of two strings of blank-separated words, as the `rouge` package counts them:
-    n-grams as sets, sentences cut at ".", ROUGE-L over the union of all sentence pairs. Nothing but periods is 0."""
-    A, R = ([s.split() or [""] for s in text.split(".") if s] for text in (answer, reference))
-    if not A or not R:
-        return {"rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0}
-    a, r = sum(A, []), sum(R, [])
-    union = set().union(*(common_words(ref, ans) for ref in R for ans in A))
-    counts = {"rougeL": (len(union), len(set(a)), len(set(r)))}
-    for n in (1, 2):
-        x, y = set(ngrams(a, n)), set(ngrams(r, n))
-        counts[f"rouge{n}"] = (len(x & y), len(x), len(y))
-    scores = {}
-    for name, (hit, have, want) in counts.items():
-        p, q = hit / max(1, have), hit / max(1, want)
-        scores[name] = 2 * p * q / (p + q + 1e-8)
-    return scores
-
-
-def metrics(answer, references, language):
-    """{"bleu4", "rouge1", "rouge2", "rougeL"} of an answer in percent; of several references the best, per metric.
-
-    English ROUGE takes words between blanks, English BLEU takes `words`: so does the authors' evaluation."""
-    spaced = (lambda t: " ".join(words(t, "zh"))) if language == "zh" else (lambda t: t)
-    each = [rouge(spaced(answer), spaced(r)) for r in references]
-    best = {name: max(e[name] for e in each) for name in METRICS[1:]}
-    best["bleu4"] = bleu4(words(answer, language), [words(r, language) for r in references])
-    return {name: 100 * best[name] for name in METRICS}
-
-
-def mean_scores(lines):
-    """S of the run folder's contract over prediction lines: the mean of each metric, n, 95 % intervals; mean length in
-    words, and distinct-1 and -2: different n-grams over all n-grams of the answers (low: it always says the same)."""
-    values = [[line[m] for m in METRICS] for line in lines]
-    low, high = bootstrap(values)
-    said = [words(line["answer"], line.get("language", "en")) for line in lines]
-    grams = [[g for answer in said for g in zip(*(answer[i:] for i in range(n)))] for n in (1, 2)]
-    return {**dict(zip(METRICS, np.mean(values, 0).tolist())), "n": len(lines),
-            "interval": {m: [low[i], high[i]] for i, m in enumerate(METRICS)},
-            "length": sum(map(len, said)) / len(said),
-            **{f"distinct{n}": len(set(g)) / max(1, len(g)) for n, g in enumerate(grams, 1)}}
-
-
-def bootstrap(values, resamples=1000, seed=0):
-    """95 % interval of the mean over test items, by drawing the items anew: (low, high) of values (n,) or (n, m).
-
-    Of paired differences it tells whether a difference could be the luck of these items; other seeds are not in it."""
-    values = np.asarray(values, dtype=float)
-    drawn = np.random.default_rng(seed).multinomial(len(values), [1 / len(values)] * len(values), resamples)
-    return np.percentile(drawn @ values / len(values), (2.5, 97.5), axis=0).tolist()
-
-
-def summarise(predictions):
-    """{split: {"overall": S, "roles": {name: S}}} of prediction lines that carry their metrics."""
-    splits = {}
-    for split in sorted({p["split"] for p in predictions}):
-        lines = [p for p in predictions if p["split"] == split]
-        roles = dict.fromkeys(p["role"] for p in lines)
-        splits[split] = {"overall": mean_scores(lines),
-                         "roles": {role: mean_scores([p for p in lines if p["role"] == role]) for role in roles}}
-    return splits
+from metrics import METRICS, aggregate, bootstrap, mean_scores, score_answer
 
 
 # ---------------------------------------------------------------------------------------------------------- scoring
@@ -369,14 +55,14 @@ def some(samples, limit):
 
 def persona(role, config, untouched=False):
     """What a prompt says of its role: nothing, unless the run tells roles in words or the backbone is untouched."""
-    return persona_of(role, config["profiles"]) if config["role_instruction"] or untouched else None
+    return persona_of(role, config["profiles"]) if config["role_in_prompt"] or untouched else None
 
 
 def line_of(sample, text, by, **more):
     """A line of predictions.jsonl, with its metrics; `by` says what made it."""
     return {"split": sample.split, "language": sample.language, "role": sample.role, "question": sample.question,
             "references": list(sample.answers), "answer": text, **more, "by": by,
-            **metrics(text, sample.answers, sample.language)}
+            **score_answer(text, sample.answers, sample.language)}
 
 
 def predict(model, tokenizer, config, samples, decoding, voices="right", batch_size=64):
@@ -391,7 +77,8 @@ def predict(model, tokenizer, config, samples, decoding, voices="right", batch_s
                for s, name in zip(samples, speakers)]
     ids = None if voices is None else [role_id(name, config["roles"]) for name in speakers]
     desc = {"right": "answering", "wrong": "answering as another role", None: "backbone answering"}[voices]
-    texts, by = answer(model, tokenizer, prompts, ids, decoding, batch_size, desc), made_by(config, decoding, voices)
+    texts = generate_texts(model, tokenizer, prompts, ids, decoding, batch_size, desc)
+    by = made_by(config, decoding, voices)
     return [line_of(s, text, by, **({"spoken_by": speaker} if voices == "wrong" else {}))
             for s, speaker, text in zip(samples, speakers, texts)]
 
@@ -421,7 +108,7 @@ def made_by(config, decoding=None, voices="right"):
 def read_answers(model, tokenizer, config, samples, batch_size=32):
     """How the model reads each sample's first reference as spoken by its role: nats per token (n,) of the answer and
     its stop, and e_t of Eq. 5 (n, C). NaN where the prompt alone is longer than max_length."""
-    backbone, told = model.backbone, config["profiles"] if config["role_instruction"] else None
+    backbone, told = model.backbone, config["profiles"] if config["role_in_prompt"] else None
     rows, _, _ = encode_rows([replace(s, answers=s.answers[:1]) for s in samples], config["roles"], tokenizer,
                              config["max_length"], told)
     rows.sort(key=lambda r: len(r.ids))
@@ -429,8 +116,8 @@ def read_answers(model, tokenizer, config, samples, batch_size=32):
     for start in range(0, len(rows), batch_size):
         chosen = rows[start:start + batch_size]
         batch = collate(chosen, tokenizer.eos_id, config["pool"]).to(backbone.device)
-        with model.speaking_as(batch.role_ids):
-            hidden = backbone.hidden(batch.input_ids).flatten(0, 1)                    # (B * T, C)
+        with model.active_roles(batch.role_ids):
+            hidden = backbone.hidden_states(batch.input_ids).flatten(0, 1)                    # (B * T, C)
             counts = [len(r.ids) - r.prompt for r in chosen]
             sums = [response_cross_entropy(h, backbone.lm_head.weight, t) for h, t in
                     zip(hidden[batch.supervised].split(counts), batch.targets.split(counts))]
@@ -475,7 +162,7 @@ def evaluate(model, tokenizer, config, samples, decoding, voices="right", swap=F
     swap: the questions answered as the wrong role too. read: likelihood, and retrieval where there are projections.
     """
     predictions = predict(model, tokenizer, config, samples, decoding, voices, batch_size)
-    scores = {"by": made_by(config, decoding, voices), "splits": summarise(predictions), "run": config["out"],
+    scores = {"by": made_by(config, decoding, voices), "splits": aggregate(predictions), "run": config["out"],
               "data": config["data"], "seed": config["seed"], "decoding": vars(decoding)}
     roles = cast(samples)
     swapped = [i for i, s in enumerate(samples) if other_role(s, roles)]
@@ -514,16 +201,6 @@ def report(model, tokenizer, run, samples):
 
 
 # ----------------------------------------------------------------------------------------------------------- tables
-def columns(text):
-    """The columns of a terminal that a text takes: a Chinese sign takes two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def pad(text, width):
-    """Left-justified to `width` columns."""
-    return text + " " * (width - columns(text))
-
-
 def table(scores, before=None):
     """Scores as text, per role and split: n, the metrics, the interval of ROUGE-L; with `before`, ROUGE-L and BLEU-4
     before -> after. Below it what else was measured."""
@@ -566,18 +243,11 @@ def table(scores, before=None):
     return "\n".join(lines)
 
 
-def write_text(path, text):
-    """Writes a file beside its place and renames it: it is what it was, or all of the new."""
-    temporary = Path(f"{path}.tmp")
-    temporary.write_text(text, "utf8")
-    os.replace(temporary, path)
-
-
 def write_scores(path, scores, lines_path=None, predictions=()):
     """Writes scores (JSON) and, beside them, the predictions they are the means of (JSONL)."""
     if lines_path:
-        write_text(lines_path, "".join(json.dumps(p, ensure_ascii=False) + "\n" for p in predictions))
-    write_text(path, json.dumps(scores, ensure_ascii=False, indent=1) + "\n")
+        write_jsonl(lines_path, predictions)
+    write_json(path, scores)
 
 
 # --------------------------------------------------------------------------------------------------------- commands
@@ -594,7 +264,7 @@ def read_predictions(path, language="en", trust=False):
         if not isinstance(references, list) or not references or not all(isinstance(t, str) for t in references):
             raise ValueError(f'{place}: "references" has to be a list of at least one text')
         scored = trust and set(METRICS) <= p.keys()
-        predictions.append(p if scored else p | metrics(p["answer"], references, p["language"]))
+        predictions.append(p if scored else p | score_answer(p["answer"], references, p["language"]))
     if not predictions:
         raise ValueError(f"{path} holds no prediction")
     return predictions
@@ -603,21 +273,8 @@ def read_predictions(path, language="en", trust=False):
 def asked_samples(args, data, language, generalization="instruction", roles=None):
     """The test lines that --split and --limit ask for; of `roles` only, if given."""
     splits = (args.split,) if args.split else SPLITS
-    samples = load_rolebench(fetch(data), language, "test", splits, generalization)
+    samples = load_rolebench(fetch_data(data), language, "test", splits, generalization)
     return some([s for s in samples if roles is None or s.role in roles], args.limit)
-
-
-def decoding_of(args, language, max_new_tokens=128):
-    """--decode's settings, and over them what the command line says of its own."""
-    if args.decode == "official" and language not in OFFICIAL:
-        raise ValueError(f"--decode official is for one language, {' or '.join(OFFICIAL)}, and this is {language!r}")
-    base = OFFICIAL[language] if args.decode == "official" else Decoding(max_new_tokens)
-    d = replace(base, **{f.name: getattr(args, f.name) for f in fields(Decoding) if hasattr(args, f.name)})
-    positive = min(d.top_p, d.repetition_penalty, d.max_new_tokens) > 0
-    if not (positive and d.temperature >= 0 and d.top_k >= 0 and d.top_p <= 1):
-        raise ValueError(f"decoding {d} is not possible: temperature and top-k are 0 or more, top-p is at most 1, and "
-                         f"it, repetition-penalty and max-new-tokens are positive")
-    return d
 
 
 def ask(url, model, messages, pauses=(1, 4, 15, 60), **options):
@@ -674,7 +331,7 @@ def collect(args):
     """The test questions asked of a service, each with its role's description; the answers go to --out's .jsonl."""
     if not (args.data and args.out and args.endpoint_model):
         raise ValueError("--endpoint needs --endpoint-model, --data and --out FILE.json")
-    profiles, decoding = load_profiles(fetch(args.data), args.language), decoding_of(args, args.language)
+    profiles, decoding = load_profiles(fetch_data(args.data), args.language), decoding_from_args(args, args.language)
     by = f"{args.endpoint_model} at {args.endpoint}, {args.data} ({args.language}); {decoding}"
 
     def work(item):
@@ -703,7 +360,7 @@ def score(args):
         out.parent.mkdir(parents=True, exist_ok=True)
     if args.predictions or args.endpoint:
         predictions = collect(args) if args.endpoint else read_predictions(args.predictions, args.language)
-        scores = {"by": predictions[0].get("by", args.predictions), "splits": summarise(predictions)}
+        scores = {"by": predictions[0].get("by", args.predictions), "splits": aggregate(predictions)}
     else:
         model, tokenizer, config = load_run(args.run, args.device, args.compile)
         config |= {"out": str(Path(args.run)), "data": args.data or config["data"]}
@@ -711,7 +368,7 @@ def score(args):
                                 config["roles"])
         if not samples:
             raise ValueError("no test line is about a role of this run")
-        decoding = decoding_of(args, config["language"], config["max_new_tokens"])
+        decoding = decoding_from_args(args, config["language"], config["max_new_tokens"])
         scores, predictions = evaluate(model, tokenizer, config, samples, decoding, None if args.backbone else "right",
                                        args.swap_roles, args.likelihood, args.batch_size)
         if out:
@@ -738,11 +395,6 @@ def place_in_run(run, kind, scores):
     return scores, path, run / path.name.replace("scores", "predictions").replace(".json", ".jsonl")
 
 
-def printable(text):
-    """Text without the control characters that a terminal would obey."""
-    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", " ", text)
-
-
 class Stream:
     """Prints text as its tokens come, holding back a sign whose bytes are not all there yet."""
     def __init__(self, tokenizer):
@@ -764,7 +416,7 @@ class Conversation:
     """A chat with a run's characters: who speaks, and the turns so far, as many as the context holds."""
     def __init__(self, run, role, args):
         self.model, self.tokenizer, self.config = load_run(run, args.device, args.compile)
-        self.decoding, self.history = decoding_of(args, self.config["language"]), []
+        self.decoding, self.history = decoding_from_args(args, self.config["language"]), []
         self.room = self.model.backbone.config.max_positions - self.decoding.max_new_tokens
         if self.room < 1:
             raise ValueError(f"--max-new-tokens {self.decoding.max_new_tokens} leaves no room for a question: the "
@@ -808,7 +460,7 @@ class Conversation:
         """The answers of all roles to a question out of any conversation, in one mixed batch."""
         names, ids = zip(*self.config["roles"].items())
         prompts = [self.tokenizer.prompt(question, persona(name, self.config)) for name in names]
-        for name, text in zip(names, answer(self.model, self.tokenizer, prompts, ids, self.decoding)):
+        for name, text in zip(names, generate_texts(self.model, self.tokenizer, prompts, ids, self.decoding)):
             print(f"{pad(name, 20)}  {printable(text)}")
 
 

@@ -1,18 +1,19 @@
-"""Hyper-Half LoRA (Eq. 4) and the Hyper Model: a frozen backbone whose linears speak for a role.
+"""Hyper-Half LoRA (Eq. 4) and the Hyper Model: a frozen backbone whose linears are adapted to a role.
 
     out = W_0 x + alpha / r * B A x
 
-The methods that the paper compares differ only in where A and B come from:
+The methods that the paper compares differ only in the source of A and B:
     shared  one trainable matrix for all roles
-    role    one trainable matrix for each role
+    role    one trainable matrix per role
     hyper   generated for the role by the hyper-network
-    gated   one trainable block for each role, and a role speaks through all of them, weighed by a gate (Neeko)
-B batch, T tokens, R distinct roles of the batch, r rank, d_in and d_out widths of the linear.
+    gated   one trainable block per role; every role uses all blocks, weighted by a gate (Neeko)
+
+B batch, T tokens, R distinct roles of the batch, n linears of one kind, r rank, d_in and d_out widths of a linear.
 """
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn as nn
@@ -20,192 +21,297 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from files import write_atomically
 from hyper import HyperNetwork, lookup
 from losses import ContrastiveProjections
 
 METHODS = {                             # source of A, source of B
     "hycora": ("hyper", "shared"),      # the paper's: Rsp A & Mrs B
-    "lora": ("shared", "shared"),       # RoleLLM: the role is told in the prompt
+    "lora": ("shared", "shared"),       # RoleLLM: the prompt names the role
     "ind-lora": ("role", "role"),
     "neeko": ("gated", "gated"),
     "rsp-a-rsp-b": ("hyper", "hyper"),
     "mrs-a-rsp-b": ("shared", "hyper"),
 }
 
-
-ROLE_VECTOR = 1024                      # width of the fixed role vectors that Neeko's gates read
+GATE_INPUT_DIM = 1024                   # width of the fixed role vectors that Neeko's gates read
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What a Hyper Model is made of; the defaults are the authors' code's for 7B backbones."""
-    method: str = "hycora"
+    """What a Hyper Model is made of; the defaults are those of the authors' code for 7B backbones."""
+    method: Literal[tuple(METHODS)] = "hycora"
     num_roles: int = 1
     rank: int = 8                       # r
-    alpha: float = 32.0
+    alpha: float = 32.0                 # the LoRA branch is scaled by alpha / rank
     adapter_dropout: float = 0.1        # on x, before A; not in the paper
-    targets: tuple[str, ...] = ()       # kinds of linear to adapt; empty: all in the blocks
+    target_modules: tuple[str, ...] = ()  # kinds of linear to adapt, such as q_proj; empty: all in the blocks
     role_dim: int = 128                 # d_c
     layer_dim: int = 128                # d_l
     hidden_dim: int = 512               # d_h
     num_blocks: int = 2                 # N
     head_rank: int = 32                 # k
-    norm_input: bool = True
-    norm_output: bool = True
+    norm_input: bool = True             # LayerNorm on the input of Eq. 1; not in the paper
+    norm_output: bool = True            # LayerNorm on h_N; not in the paper
 
 
+# ------------------------------------------------------------------------------------------------ the adapted linear
 class AdaptedLinear(nn.Module):
-    """A frozen linear with a low-rank detour, taken while somebody speaks (see `HyperModel.speaking_as`).
+    """A frozen linear with a LoRA branch, which is active inside `HyperModel.active_roles`.
 
-    Init: A as in LoRA, uniform within 1 / sqrt(d_in); B zero, so that the output is the backbone's. A generated half
-    has no parameter here. Shapes are peft's, A (r, d_in) and B (d_out, r), with a role axis before if one per role.
-    Neeko's gate starts as a linear does.
+    Shapes are peft's: A (r, d_in) and B (d_out, r), with a role axis in front where every role has its own.
+    A factor that the hyper-network generates has no parameter here.
+    Init: A as in LoRA, uniform within 1 / sqrt(d_in); B zero, so that the output starts as the backbone's; the gate
+    like a linear's weight.
     """
-    def __init__(self, base, sources, c):
+    def __init__(self, base, sources, config):
         super().__init__()
-        self.base, self.scale, self.dropout = base, c.alpha / c.rank, c.adapter_dropout
-        self.shapes = {"A": (c.rank, base.in_features), "B": (base.out_features, c.rank)}
-        for half, source in zip("AB", sources):
+        self.base = base
+        self.scale = config.alpha / config.rank
+        self.dropout = config.adapter_dropout
+        self.shapes = {"A": (config.rank, base.in_features), "B": (base.out_features, config.rank)}
+        self.lora_weights = None        # (A, B) of the active roles, with a batch axis in front where rows differ
+
+        for factor, source in zip("AB", sources):
             if source == "hyper":
-                self.register_parameter(half, None)
+                self.register_parameter(factor, None)
                 continue
-            shape = self.shapes[half] if source == "shared" else (c.num_roles, *self.shapes[half])
+            shape = self.shapes[factor]
+            if source != "shared":
+                shape = (config.num_roles, *shape)
             weight = torch.zeros(shape, device=base.weight.device)
-            if half == "A":
-                nn.init.uniform_(weight, -base.in_features ** -0.5, base.in_features ** -0.5)
-            self.register_parameter(half, nn.Parameter(weight))
+            if factor == "A":
+                bound = base.in_features ** -0.5
+                nn.init.uniform_(weight, -bound, bound)
+            self.register_parameter(factor, nn.Parameter(weight))
+
         if "gated" in sources:
-            self.gate = nn.Parameter(torch.empty(c.num_roles, ROLE_VECTOR, device=base.weight.device))
-            nn.init.uniform_(self.gate, -ROLE_VECTOR ** -0.5, ROLE_VECTOR ** -0.5)
-        self.voice = None               # (A, B) of whoever speaks, with a leading batch axis where rows differ
+            bound = GATE_INPUT_DIM ** -0.5
+            self.gate = nn.Parameter(torch.empty(config.num_roles, GATE_INPUT_DIM, device=base.weight.device))
+            nn.init.uniform_(self.gate, -bound, bound)
 
     def forward(self, x):
-        if self.voice is None:
+        if self.lora_weights is None:
             return self.base(x)
-        A, B = self.voice
-        low = F.dropout(x, self.dropout, self.training) @ A.mT           # (B, T, r)
-        if B.dim() == 3:                                                 # each row its own B
-            return self.base(x).baddbmm_(low, B.mT, alpha=self.scale)    # Eq. 4: (B, T, d_out), added in one pass
-        out = self.base(x.flatten(0, -2))                                # one B for all rows: the same, B * T at a time
-        return out.addmm_(low.flatten(0, -2), B.mT, alpha=self.scale).unflatten(0, x.shape[:-1])
+        A, B = self.lora_weights
+        A_x = F.dropout(x, self.dropout, self.training) @ A.mT           # (B, T, d_in) -> (B, T, r)
+        return add_product(self.base, x, self.scale, B, A_x)             # Eq. 4: W_0 x + alpha/r * B A x
 
 
+def add_product(base, x, scale, B, A_x):
+    """base(x) + scale * B A_x, where one kernel computes the product and adds it in place.
+
+    x: (B, T, d_in); A_x: (B, T, r); B: (d_out, r), or (B, d_out, r) where each row of the batch has its own.
+    Adding into a *view* of base(x) would copy its gradient, so x is flattened before the product, not after.
+    """
+    if B.dim() == 3:
+        return base(x).baddbmm_(A_x, B.mT, alpha=scale)                  # (B, T, d_out)
+    out = base(x.flatten(0, -2))                                         # (B * T, d_out): one B, one large product
+    return out.addmm_(A_x.flatten(0, -2), B.mT, alpha=scale).unflatten(0, x.shape[:-1])
+
+
+# ------------------------------------------------------------------------------------------- where A and B come from
+class ActiveRoles:
+    """The roles that the rows of a batch speak as.
+
+    role_ids: (B,) ids in any mixture, or (B, num_roles) weights that blend roles, for each row.
+    roles: the R distinct ones, (R,) or (R, num_roles); row_to_role: (B, R) one-hot, which of them each row uses.
+    """
+    def __init__(self, role_ids, device):
+        roles, index = role_ids.cpu().unique(return_inverse=True, dim=0)          # on the host: no step waits for R
+        self.roles = roles.to(device, non_blocking=True)
+        self.row_to_role = F.one_hot(index).to(device, non_blocking=True)
+
+    def per_row(self, weights):
+        """(R, ...) -> (B, ...), or (...) if all rows have the same role. Equal to weights[index], as a product: its
+        backward pass is repeatable, that of indexing is not."""
+        if len(self.roles) == 1:
+            return weights[0]
+        rows = self.row_to_role.to(weights) @ weights.flatten(1)
+        return rows.unflatten(1, weights.shape[1:])
+
+
+def shared_weights(linears, factor):
+    """Source "shared": the linear's own matrix, the same for every role."""
+    return [getattr(linear, factor) for linear in linears]
+
+
+def role_weights(linears, factor, active):
+    """Source "role": each role's own trainable matrix."""
+    return [active.per_row(lookup(getattr(linear, factor), active.roles)) for linear in linears]
+
+
+def generated_weights(generated, active):
+    """Source "hyper": the hyper-network's output (R, n, rows, columns), taken apart into its n linears."""
+    return active.per_row(generated).unbind(-3)
+
+
+def gated_weights(linears, factor, active, gate_inputs):
+    """Source "gated": one block per role, side by side: B is (d_out, blocks * r), and A is (blocks * r, d_in), each of
+    its blocks weighted by the gate. So B A x is the gated sum of the blocks."""
+    blocks = [getattr(linear, factor) for linear in linears]             # (blocks, r, d_in) or (blocks, d_out, r)
+    if factor == "B":
+        return [B.transpose(0, 1).flatten(1) for B in blocks]
+
+    weights = []
+    vectors = lookup(gate_inputs, active.roles)                          # (R, GATE_INPUT_DIM)
+    for linear, A in zip(linears, blocks):
+        gate = (vectors @ linear.gate.t()).softmax(-1)                   # (R, blocks)
+        A = gate[..., None, None] * A                                    # (R, blocks, r, d_in)
+        weights.append(active.per_row(A.flatten(1, 2)))
+    return weights
+
+
+# --------------------------------------------------------------------------------------------------- the Hyper Model
 class HyperModel(nn.Module):
     """The paper's Hyper Model: backbone + adapters + contrastive projections. All but the backbone trains, in fp32.
 
-    Any backbone will do that has `layers`, `hidden`, `lm_head`, `dtype`, `device` and `config.hidden_size`.
+    Any backbone will do that has `layers`, `hidden_states`, `lm_head`, `dtype`, `device` and `config.hidden_size`.
     """
     def __init__(self, backbone, config):
-        """Adapts `backbone` in place. Raises ValueError for an unknown method or target."""
+        """Adapts `backbone` in place. Raises ValueError for an unknown method or target module."""
         super().__init__()
         if config.method not in METHODS:
             raise ValueError(f"method is {config.method!r}; choose one of {', '.join(METHODS)}")
-        self.config, self.backbone = config, backbone.requires_grad_(False)
-        sources = METHODS[config.method]
-        self.kinds = {}                                                  # {kind: [AdaptedLinear, ...]} in layer order
-        for parent in list(backbone.layers.modules()):
-            for kind, child in list(parent.named_children()):
-                if isinstance(child, nn.Linear) and (not config.targets or kind in config.targets):
-                    setattr(parent, kind, AdaptedLinear(child, sources, config))
-                    self.kinds.setdefault(kind, []).append(getattr(parent, kind))
-        if lost := set(config.targets) - set(self.kinds):
-            raise ValueError(f"targets {sorted(lost)} are not linears of this backbone's blocks")
-        if "gated" in sources:          # Neeko takes an encoder's vector of the role's profile; here random, length 1
-            fixed = torch.randn(config.num_roles, ROLE_VECTOR, generator=torch.Generator().manual_seed(0))
-            self.register_buffer("role_vectors", F.normalize(fixed, dim=-1).to(backbone.device), persistent=False)
-        self.hyper = self.projections = None
-        if "hyper" in sources:
-            halves = [half for half, source in zip("AB", sources) if source == "hyper"]
-            kinds = {kind: (len(linears), {half: linears[0].shapes[half] for half in halves})
-                     for kind, linears in self.kinds.items()}
+        self.config = config
+        self.backbone = backbone.requires_grad_(False)
+        self.target_modules = self.adapt_linears()                       # {kind: [AdaptedLinear, ...]} in layer order
+        self.hyper = None
+        self.projections = None
+
+        # Neeko's gates read an encoder's vector of the role's profile; here it is random, of length 1, and fixed
+        if "gated" in self.sources.values():
+            generator = torch.Generator().manual_seed(0)
+            vectors = torch.randn(config.num_roles, GATE_INPUT_DIM, generator=generator)
+            self.register_buffer("gate_inputs", F.normalize(vectors, dim=-1).to(backbone.device), persistent=False)
+
+        if "hyper" in self.sources.values():
             with torch.device(backbone.device):
-                self.hyper = HyperNetwork(config.num_roles, kinds, config.role_dim, config.layer_dim, config.hidden_dim,
-                                          config.num_blocks, config.head_rank, config.norm_input, config.norm_output)
+                self.hyper = self.hyper_network()
                 self.projections = ContrastiveProjections(config.role_dim, backbone.config.hidden_size)
 
+    @property
+    def sources(self):
+        """{"A": source, "B": source} of the method."""
+        return dict(zip("AB", METHODS[self.config.method]))
+
+    def adapt_linears(self):
+        """Puts an AdaptedLinear in place of every linear of the blocks whose name is a target module."""
+        wanted = self.config.target_modules
+        adapted = {}
+        for parent in list(self.backbone.layers.modules()):
+            for kind, child in list(parent.named_children()):
+                if isinstance(child, nn.Linear) and (not wanted or kind in wanted):
+                    linear = AdaptedLinear(child, self.sources.values(), self.config)
+                    setattr(parent, kind, linear)
+                    adapted.setdefault(kind, []).append(linear)
+
+        missing = sorted(set(wanted) - set(adapted))
+        if missing:
+            raise ValueError(f"target_modules {missing} are not linears of this backbone's blocks")
+        return adapted
+
+    def hyper_network(self):
+        """The hyper-network that generates the factors whose source is "hyper"."""
+        c = self.config
+        generated = [factor for factor, source in self.sources.items() if source == "hyper"]
+        shapes = {}
+        for kind, linears in self.target_modules.items():
+            shapes[kind] = (len(linears), {factor: linears[0].shapes[factor] for factor in generated})
+        return HyperNetwork(c.num_roles, shapes, c.role_dim, c.layer_dim, c.hidden_dim, c.num_blocks, c.head_rank,
+                            c.norm_input, c.norm_output)
+
     @contextmanager
-    def speaking_as(self, role_ids):
-        """Within this context row b of a batch is spoken by role_ids[b]; role_ids: (B,), any roles beside one another,
-        or (B, num_roles), weights of a mixture for each row.
+    def active_roles(self, role_ids):
+        """Within this context row b of a batch speaks as role_ids[b]. role_ids: (B,) ids in any mixture, or
+        (B, num_roles) weights that blend roles.
 
-        Here, and nowhere else, the matrices are made: once for the distinct roles and all layers. Autocast to the
-        backbone's dtype covers what happens inside. With activation checkpointing the backward pass belongs inside too.
+        The only place where A and B are made: once per forward pass, for the distinct roles and all linears. Inside,
+        autocast to the backbone's dtype is on. With activation checkpointing the backward pass belongs inside as well.
         """
-        device, dtype = self.backbone.device, self.backbone.dtype
-        roles, slots = role_ids.cpu().unique(return_inverse=True, dim=0)         # on the CPU: no step waits for a count
-        alone, rows = len(roles) == 1, F.one_hot(slots).to(device, non_blocking=True)               # (B, R)
-        roles = roles.to(device, non_blocking=True)
+        device = self.backbone.device
+        dtype = self.backbone.dtype
+        half_precision = dtype in (torch.bfloat16, torch.float16)
+        active = ActiveRoles(role_ids, device)
 
-        def pick(m):                                                     # (R, ...) -> (B, ...), or (...) for all rows
-            if alone:
-                return m[0]
-            return (rows.to(m) @ m.flatten(1)).unflatten(1, m.shape[1:])     # m[slots], with a repeatable backward pass
-        with torch.autocast(device.type, dtype, enabled=dtype not in (torch.float32, torch.float64)):
+        with torch.autocast(device.type, dtype, enabled=half_precision):
             try:
-                made = self.hyper(roles) if self.hyper is not None else {}
-                for kind, linears in self.kinds.items():
-                    halves = [self.matrices(half, source, linears, made.get(kind), roles, pick)
-                              for half, source in zip("AB", METHODS[self.config.method])]
-                    for linear, *voice in zip(linears, *halves):
-                        linear.voice = [m.to(dtype) for m in voice]
+                generated = {} if self.hyper is None else self.hyper(active.roles)
+                for kind, linears in self.target_modules.items():
+                    A = self.lora_factor("A", linears, generated.get(kind), active)
+                    B = self.lora_factor("B", linears, generated.get(kind), active)
+                    for i, linear in enumerate(linears):
+                        linear.lora_weights = (A[i].to(dtype), B[i].to(dtype))
                 yield
             finally:
-                for linear in (linear for linears in self.kinds.values() for linear in linears):
-                    linear.voice = None
+                for linear in self.adapted_linears():
+                    linear.lora_weights = None
 
-    def matrices(self, half, source, linears, made, roles, pick):
-        """One half of the voices of a kind's n linears: n of (rows, columns), (B, rows, columns) if roles differ."""
-        if source == "hyper":
-            return pick(made[half]).unbind(-3)                           # (R, n, rows, columns) before
-        weights = [getattr(linear, half) for linear in linears]
+    def lora_factor(self, factor, linears, generated, active):
+        """A or B for each of the n linears of one kind: (rows, columns), or (B, rows, columns) where rows differ."""
+        source = self.sources[factor]
         if source == "shared":
-            return weights
+            return shared_weights(linears, factor)
         if source == "role":
-            return [pick(lookup(w, roles)) for w in weights]
-        if half == "B":                                                  # gated: all blocks side by side ...
-            return [w.transpose(0, 1).flatten(1) for w in weights]       # (d_out, blocks * r)
-        vectors = lookup(self.role_vectors, roles)                       # (R, 1024)
-        gates = [(vectors @ linear.gate.t()).softmax(-1) for linear in linears]                       # (R, blocks)
-        return [pick((g[..., None, None] * w).flatten(1, 2)) for g, w in zip(gates, weights)]         # ... weighed in A
+            return role_weights(linears, factor, active)
+        if source == "hyper":
+            return generated_weights(generated[factor], active)
+        return gated_weights(linears, factor, active, self.gate_inputs)
+
+    def adapted_linears(self):
+        """Every AdaptedLinear, kind by kind."""
+        return [linear for linears in self.target_modules.values() for linear in linears]
 
     def forward(self, input_ids, role_ids):
-        """Logits (B, T, vocab) of input_ids (B, T), row b spoken by role_ids[b]."""
-        with self.speaking_as(role_ids):
+        """Logits (B, T, vocab) of input_ids (B, T), where row b speaks as role_ids[b]."""
+        with self.active_roles(role_ids):
             return self.backbone(input_ids)
 
     def project(self, role_ids, e_t):
-        """z_r and z_t of Eq. 5 in fp32, (B, d_z) each, from role ids (B,) and response representations (B, C)."""
+        """z_r and z_t of Eq. 5 in fp32, (B, d_z) each, from role ids (B,) and response representations e_t (B, C)."""
         with torch.autocast(e_t.device.type, enabled=False):
-            return self.projections(self.hyper.role_embedding(role_ids.to(e_t.device, non_blocking=True)), e_t)
+            e_c = self.hyper.role_embedding(role_ids.to(e_t.device, non_blocking=True))
+            return self.projections(e_c, e_t)
 
+    # ------------------------------------------------------------------------------------------ describe, save, load
     def trainable(self):
         """{name: parameter} of all that trains."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def describe(self):
-        """What is adapted, as lines of text: kind, count, shape, where A and B come from, trainable numbers."""
-        def count(modules):
-            return sum(p.numel() for module in modules for p in module.parameters() if p.requires_grad)
-        A, B = METHODS[self.config.method]
-        columns = "{:<18}{:>8}  {:<14}{:<18}{:<18}{:>12}"
-        lines = [columns.format("adapted", "linears", "W_0", f"A: {A}", f"B: {B}", "trainable")]
-        for kind, linears in self.kinds.items():
-            heads = [h for name, h in self.hyper.heads.items() if name[:-2] == kind] if self.hyper is not None else []
-            shapes = [" x ".join(map(str, s)) for s in (linears[0].base.weight.shape, *linears[0].shapes.values())]
-            lines.append(columns.format(kind, len(linears), *shapes, f"{count(linears) + count(heads):,}"))
-        rest = {"frozen, " + str(self.backbone.dtype)[6:]: sum(p.numel() for p in self.parameters()) - count([self])}
+        """What is adapted, as text: kind, count, shapes, sources of A and B, and trainable numbers."""
+        def row(*cells):
+            return "{:<18}{:>8}  {:<14}{:<18}{:<18}{:>12}".format(*cells)
+
+        lines = [row("adapted", "linears", "W_0", f"A: {self.sources['A']}", f"B: {self.sources['B']}", "trainable")]
+        for kind, linears in self.target_modules.items():
+            shapes = [linears[0].base.weight.shape, *linears[0].shapes.values()]
+            texts = [" x ".join(map(str, shape)) for shape in shapes]
+            trainable = sum(map(count_trainable, linears)) + sum(map(count_trainable, self.heads_of(kind)))
+            lines.append(row(kind, len(linears), *texts, f"{trainable:,}"))
+
+        dtype = str(self.backbone.dtype).removeprefix("torch.")
+        total = count_trainable(self)
+        summary = {f"frozen, {dtype}": sum(p.numel() for p in self.parameters()) - total}
         if self.hyper is not None:
-            rest |= {"encoder of the hyper-network": count([self.hyper]) - count(self.hyper.heads.values()),
-                     "contrastive projections": count([self.projections])}
-        rest |= {"trainable in all, fp32": count([self])}
-        return "\n".join(lines + [f"{name:<76}{n:>12,}" for name, n in rest.items()])
+            heads = count_trainable(self.hyper.heads)
+            summary["encoder of the hyper-network"] = count_trainable(self.hyper) - heads
+            summary["contrastive projections"] = count_trainable(self.projections)
+        summary["trainable in all, fp32"] = total
+        lines += [f"{name:<76}{number:>12,}" for name, number in summary.items()]
+        return "\n".join(lines)
+
+    def heads_of(self, kind):
+        """The hyper-network's heads for one kind of linear."""
+        if self.hyper is None:
+            return []
+        return [self.hyper.heads[f"{kind}_{factor}"] for factor in self.hyper.target_modules[kind][1]]
 
     def save(self, folder):
         """Writes the trainable tensors, and only those, to folder/adapter.safetensors."""
         state = {name: p.detach().cpu().contiguous() for name, p in self.trainable().items()}
-        path = Path(folder) / "adapter.safetensors"
-        save_file(state, f"{path}.tmp", metadata={"format": "pt", "method": self.config.method})
-        os.replace(f"{path}.tmp", path)                                  # the old one stays whole until the new one is
+        metadata = {"format": "pt", "method": self.config.method}
+        write_atomically(Path(folder) / "adapter.safetensors", lambda path: save_file(state, path, metadata=metadata))
 
     def load(self, folder):
         """Reads what `save` wrote; ValueError unless names and shapes are exactly this model's."""
@@ -221,13 +327,17 @@ class HyperModel(nn.Module):
 
     @torch.no_grad()
     def load_trainable(self, state, origin):
-        """Copies {name: tensor} into the trainable parameters; ValueError names `origin` if it is another model's."""
-        mine = self.trainable()
-        wrong = [n for n in mine.keys() | state.keys()
-                 if n not in mine or n not in state or mine[n].shape != state[n].shape]
-        if wrong:
-            raise ValueError(f"{origin} belongs to another model: {len(wrong)} tensors differ in name or shape, "
-                             f"such as {sorted(wrong)[0]}")
-        for name, p in mine.items():
+        """Copies {name: tensor} into the trainable parameters; ValueError names `origin` if names or shapes differ."""
+        expected = {name: p.shape for name, p in self.trainable().items()}
+        found = {name: tensor.shape for name, tensor in state.items()}
+        if expected != found:
+            differing = sorted(name for name, _ in expected.items() ^ found.items())
+            raise ValueError(f"{origin} belongs to another model: {len(set(differing))} tensors differ in name or "
+                             f"shape, such as {differing[0]}")
+        for name, p in self.trainable().items():
             p.copy_(state[name])
 
+
+def count_trainable(module):
+    """Trainable numbers of a module."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -7,11 +7,11 @@
 
 A layer id is one *adapted linear*, numbered kind by kind: the linears of a kind are neighbours and share a head.
 
-Init (the paper gives none; this is the authors' code's):
+Init (the paper gives none; these are the authors' code's values):
     role and layer embeddings     N(0, 1), cut at 2
     every other weight, bias      Xavier-uniform, 0
-    D and U of a head for A       then rescaled, so that A spreads like a Xavier-uniform linear: sqrt(2 / (d_in + r))
-    U of a head for B             0: then B = 0, and the adapted model is the backbone
+    D and U of a head for A       then rescaled to the spread of a Xavier-uniform linear, std(A) = sqrt(2 / (d_in + r))
+    U of a head for B             0, so that B = 0 and the adapted model starts as the backbone
 """
 import math
 
@@ -21,11 +21,12 @@ import torch.nn.functional as F
 
 
 class ResidualBlock(nn.Module):
-    """Eq. 2. In print it lacks the skip that a residual block is named for; the authors' code has it, and a norm."""
+    """Eq. 2. The printed equation has no skip connection; the authors' code has it, and a LayerNorm before W_1."""
     def __init__(self, d_h):
         super().__init__()
         self.norm = nn.LayerNorm(d_h)
-        self.W_1, self.W_2 = nn.Linear(d_h, d_h), nn.Linear(d_h, d_h)
+        self.W_1 = nn.Linear(d_h, d_h)
+        self.W_2 = nn.Linear(d_h, d_h)
 
     def forward(self, h):
         return h + self.W_2(F.relu(self.W_1(self.norm(h))))              # Eq. 2: (R, L, d_h)
@@ -35,49 +36,62 @@ class Head(nn.Module):
     """Eq. 3: h to a matrix of `shape`, through k numbers, since one full W_A would be d_h x (r * d_in)."""
     def __init__(self, d_h, k, shape):
         super().__init__()
-        self.shape, self.scale = shape, d_h ** -0.5                      # the scale is the authors' code's
-        self.D, self.U = nn.Linear(d_h, k), nn.Linear(k, math.prod(shape))
+        self.shape = shape
+        self.scale = d_h ** -0.5                                         # not in the paper; the authors' code has it
+        self.D = nn.Linear(d_h, k)
+        self.U = nn.Linear(k, math.prod(shape))
 
     def forward(self, h):
         return (self.U(self.D(h)) * self.scale).unflatten(-1, self.shape)   # Eq. 3: (R, n, *shape)
 
 
 def lookup(table, roles):
-    """The rows of a table (num_roles, ...) for role ids (R,), or its mixtures for weights (R, num_roles): (R, ...)."""
+    """Rows of a table (num_roles, ...) for role ids (R,), or mixtures of them for weights (R, num_roles): (R, ...)."""
     if not roles.is_floating_point():
         return table[roles]
     return (roles.to(table) @ table.flatten(1)).unflatten(1, table.shape[1:])
 
 
 class HyperNetwork(nn.Module):
-    """Generates the matrices of some roles for all adapted linears in one go.
+    """Generates the LoRA factors of some roles for all adapted linears in one forward pass.
 
-    kinds: {kind: (n, {"A": (r, d_in), "B": (d_out, r)})}, with the halves that are to be generated.
+    target_modules: {kind: (n, {"A": (r, d_in), "B": (d_out, r)})}, a kind of linear such as "q_proj", how many of it
+    there are, and the LoRA factors to generate for it.
     norm_input, norm_output: LayerNorms that the authors' code has and the paper's Eq. 1 has not.
     """
-    def __init__(self, num_roles, kinds, role_dim=128, layer_dim=128, hidden_dim=512, num_blocks=2, head_rank=32,
-                 norm_input=True, norm_output=True):
+    def __init__(self, num_roles, target_modules, role_dim=128, layer_dim=128, hidden_dim=512, num_blocks=2,
+                 head_rank=32, norm_input=True, norm_output=True):
         super().__init__()
-        self.kinds = kinds
-        num_layers = sum(n for n, _ in kinds.values())
+        self.target_modules = target_modules
+        num_layers = sum(n for n, _ in target_modules.values())
+
         self.role_embedding = nn.Embedding(num_roles, role_dim)
         self.layer_embedding = nn.Embedding(num_layers, layer_dim)
         self.norm_input = nn.LayerNorm(role_dim + layer_dim) if norm_input else nn.Identity()
         self.W_in = nn.Linear(role_dim + layer_dim, hidden_dim)
         self.blocks = nn.ModuleList(ResidualBlock(hidden_dim) for _ in range(num_blocks))
         self.norm_output = nn.LayerNorm(hidden_dim) if norm_output else nn.Identity()
-        self.heads = nn.ModuleDict({f"{kind}_{half}": Head(hidden_dim, head_rank, shape)
-                                    for kind, (_, halves) in kinds.items() for half, shape in halves.items()})
+
+        self.heads = nn.ModuleDict()
+        for kind, (_, shapes) in target_modules.items():
+            for factor, shape in shapes.items():
+                self.heads[f"{kind}_{factor}"] = Head(hidden_dim, head_rank, shape)
         self.reset_parameters()
 
     def forward(self, roles):
         """roles: (R,) ids of distinct roles, or (R, num_roles) weights that mix them.
 
-        Returns {kind: {half: (R, n, *shape)}}."""
-        h = self.encode(lookup(self.role_embedding.weight, roles))       # e_c: (R, d_c)
-        generated, first = {}, 0
-        for kind, (n, halves) in self.kinds.items():
-            generated[kind] = {half: self.heads[f"{kind}_{half}"](h[:, first:first + n]) for half in halves}
+        Returns {kind: {factor: (R, n, *shape)}}.
+        """
+        e_c = lookup(self.role_embedding.weight, roles)                  # (R, d_c)
+        h = self.encode(e_c)                                             # (R, L, d_h)
+
+        # each kind of linear has its own heads, and its layers are neighbours in h
+        generated = {}
+        first = 0
+        for kind, (n, shapes) in self.target_modules.items():
+            h_kind = h[:, first:first + n]                               # (R, n, d_h)
+            generated[kind] = {factor: self.heads[f"{kind}_{factor}"](h_kind) for factor in shapes}
             first += n
         return generated
 
@@ -85,7 +99,12 @@ class HyperNetwork(nn.Module):
         """Eq. 1 and 2 for every layer id: (R, d_c) -> (R, L, d_h)."""
         e_l = self.layer_embedding.weight                                # (L, d_l)
         R, L = len(e_c), len(e_l)
-        pair = torch.cat((e_c[:, None].expand(R, L, -1), e_l.expand(R, L, -1)), dim=-1)   # (R, L, d_c + d_l)
+
+        # every role with every layer
+        e_c = e_c[:, None].expand(R, L, -1)
+        e_l = e_l.expand(R, L, -1)
+        pair = torch.cat((e_c, e_l), dim=-1)                             # (R, L, d_c + d_l)
+
         h = F.relu(self.W_in(self.norm_input(pair)))                     # Eq. 1: (R, L, d_h)
         for block in self.blocks:
             h = block(h)
@@ -100,13 +119,16 @@ class HyperNetwork(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        probe = self.forward(torch.zeros(1, dtype=torch.long, device=self.W_in.weight.device))   # role 0, every layer
+
+        # measure how far each head's output spreads, for role 0 and every layer, and correct it
+        role_0 = torch.zeros(1, dtype=torch.long, device=self.W_in.weight.device)
+        generated = self.forward(role_0)
         for name, head in self.heads.items():
-            kind, half = name.rsplit("_", 1)
-            if half == "B":
+            kind, factor = name.rsplit("_", 1)
+            if factor == "B":
                 nn.init.zeros_(head.U.weight)
-            else:
-                r, d_in = head.shape
-                factor = math.sqrt(2 / (d_in + r)) / probe[kind][half].std()
-                head.D.weight.mul_(factor.sqrt())                        # half of the correction to each factor
-                head.U.weight.mul_(factor.sqrt())
+                continue
+            r, d_in = head.shape
+            correction = math.sqrt(2 / (d_in + r)) / generated[kind][factor].std()
+            head.D.weight.mul_(correction.sqrt())                        # half of the correction to D, half to U
+            head.U.weight.mul_(correction.sqrt())

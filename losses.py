@@ -2,8 +2,8 @@
 
     L = CE + lambda * L_cl                                                   Eq. 6
 B samples of a batch (the set I of Eq. 7), N supervised tokens, C model width, V vocabulary, d_z width of z_r and z_t.
-The paper writes sums over tokens and over samples. Here both are means, as in the authors' code: a sum would make
-lambda mean something else for every batch size. All of it is computed in fp32, in nats.
+The paper writes sums over tokens and over samples. Here both are means, as in the authors' code: with sums, the same
+lambda would weigh the two terms differently at every batch size. All of it is computed in fp32, in nats.
 """
 import math
 
@@ -18,8 +18,9 @@ class ContrastiveProjections(nn.Module):
     """Eq. 5: role embedding (d_c) and response representation (C) into one space of d_z numbers."""
     def __init__(self, role_dim, width):
         super().__init__()
-        self.W_r, self.W_t = nn.Linear(role_dim, role_dim), nn.Linear(width, role_dim)
-        for linear in (self.W_r, self.W_t):                              # the paper is silent; as the authors' code
+        self.W_r = nn.Linear(role_dim, role_dim)
+        self.W_t = nn.Linear(width, role_dim)
+        for linear in (self.W_r, self.W_t):                              # the paper gives no init; as the authors' code
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
 
@@ -28,47 +29,53 @@ class ContrastiveProjections(nn.Module):
         return self.W_r(e_c), self.W_t(e_t)                              # Eq. 5
 
 
-def pool_response(hidden, positions, rows, batch_size):
-    """e_t of Eq. 5: the mean of the hidden states that stand for each row's response (one of them: just that one).
+def pool_response(hidden_states, positions, rows, batch_size):
+    """e_t of Eq. 5: the mean of the hidden states that represent each row's response (usually one: the last token's).
 
-    hidden: (B * T, C); positions: (P,) into it; rows: (P,) the row of each. Returns (B, C) in fp32.
+    hidden_states: (B * T, C); positions: (P,) indices into it; rows: (P,) the row of the batch that each belongs to.
+    Returns (B, C) in fp32.
     """
-    chosen = hidden[positions].to(at_least_fp32(hidden))                 # (P, C)
+    chosen = hidden_states[positions].to(at_least_fp32(hidden_states))   # (P, C)
     count = chosen.new_zeros(batch_size, 1).index_add(0, rows, chosen.new_ones(len(rows), 1))
-    return chosen.new_zeros(batch_size, hidden.size(-1)).index_add(0, rows, chosen) / count
+    total = chosen.new_zeros(batch_size, hidden_states.size(-1)).index_add(0, rows, chosen)
+    return total / count                                                 # (B, C)
 
 
 def at_least_fp32(x):
-    """The dtype for what must not be summed in half precision."""
+    """fp32, or the tensor's own dtype if that is wider: sums in half precision lose too much."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def response_cross_entropy(hidden, lm_head, targets):
-    """First term of Eq. 6, *summed* over N supervised tokens: the caller divides by the tokens of its whole step.
+def response_cross_entropy(hidden_states, lm_head, targets):
+    """First term of Eq. 6, *summed* over N supervised tokens; the caller divides by the tokens of its whole step.
 
-    hidden: (N, C), only the supervised positions; lm_head: (V, C), frozen; targets: (N,). Returns a scalar in nats.
+    hidden_states: (N, C), only those that predict a supervised token; lm_head: (V, C), frozen; targets: (N,).
+    Returns a scalar in nats.
     """
-    return FrozenHeadCrossEntropy.apply(hidden, lm_head, targets)
+    return ChunkedCrossEntropy.apply(hidden_states, lm_head, targets)
 
 
-class FrozenHeadCrossEntropy(torch.autograd.Function):
-    """-sum log softmax(h W^T)[target], with never more than a slice of the (N, V) logits in memory.
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """-sum log softmax(h W^T)[target], with only a slice of the (N, V) logits in memory at a time.
 
-    A frozen head needs no gradient, so the one for h, (softmax - onehot) W, is finished while the slice's logits are
-    still there; the backward pass has nothing left to recompute. (A vocabulary of 152k is 0.6 MB of fp32 per token.)
+    A vocabulary of 152k is 0.6 MB of fp32 logits per token. The head is frozen, so only h needs a gradient,
+    (softmax - onehot) W, and it is computed while the slice's logits are there: backward has nothing to recompute.
     """
     @staticmethod
-    def forward(ctx, hidden, lm_head, targets):
-        loss = torch.zeros((), device=hidden.device, dtype=at_least_fp32(hidden))
-        grad = torch.empty_like(hidden)
+    def forward(ctx, hidden_states, lm_head, targets):
+        loss = torch.zeros((), device=hidden_states.device, dtype=at_least_fp32(hidden_states))
+        grad = torch.empty_like(hidden_states)
         rows = max(1, LOGITS_AT_ONCE // len(lm_head))
-        for h, t, g in zip(hidden.split(rows), targets.split(rows), grad.split(rows)):
+
+        for h, t, g in zip(hidden_states.split(rows), targets.split(rows), grad.split(rows)):
             log_p = (h @ lm_head.t()).to(loss.dtype).log_softmax(-1)     # (rows, V)
             loss -= log_p.gather(1, t[:, None]).sum()
+
             if ctx.needs_input_grad[0]:
-                p = log_p.exp_()
-                p.scatter_add_(1, t[:, None], p.new_full((len(t), 1), -1.0))
+                p = log_p.exp_()                                         # softmax ...
+                p.scatter_add_(1, t[:, None], p.new_full((len(t), 1), -1.0))     # ... - onehot
                 torch.mm(p.to(h.dtype), lm_head, out=g)
+
         ctx.save_for_backward(grad)
         return loss
 
@@ -82,8 +89,8 @@ def hyper_contrastive_loss(z_r, z_t, roles, tau=0.1, anchor="role"):
     """Eq. 7, averaged over the batch I.
 
     z_r, z_t: (B, d_z) role and response projections at any scale (cosine is taken here); roles: (B,) ids.
-    anchor: "role" as in the paper, each role looks for its responses; "response" as in the authors' code, which is
-    the transpose. Returns a scalar in nats: log B when all z are equal. A sample is its own positive, so |P(i)| >= 1.
+    anchor: "role" as in the paper (each role against all responses) or "response" as in the authors' code (the
+    transpose). Returns a scalar in nats: log B when all z are equal. A sample is its own positive, so |P(i)| >= 1.
     With one role in the batch there is no negative: the "response" anchor then gives log B and no gradient at all.
     Raises ValueError unless roles is (B,).
     """
@@ -91,7 +98,10 @@ def hyper_contrastive_loss(z_r, z_t, roles, tau=0.1, anchor="role"):
         raise ValueError(f"z_r {tuple(z_r.shape)}, z_t {tuple(z_t.shape)}, roles {tuple(roles.shape)}: "
                          f"expected (B, d_z), (B, d_z), (B,)")
     sim = F.normalize(z_r, dim=-1) @ F.normalize(z_t, dim=-1).t() / tau  # (B, B): [i, j] = sim(z_r_i, z_t_j) / tau
-    log_p = (sim if anchor == "role" else sim.t()).log_softmax(-1)
+    if anchor == "response":
+        sim = sim.t()
+
+    log_p = sim.log_softmax(-1)
     positive = (roles[:, None] == roles).to(log_p)                       # (B, B): j is in P(i)
     return -((log_p * positive).sum(1) / positive.sum(1)).mean()         # Eq. 7
 
@@ -103,7 +113,8 @@ def total_loss(cross_entropy, contrastive, lam):
 
 def lambda_at(epoch, start, total, lam_min, lam_max, schedule="linear"):
     """lambda at a (fractional) epoch, rising from `start` to `total`; "cosine": the ramp of the authors' Qwen code."""
-    ramp = min(1.0, max(0.0, epoch - start) / max(total - start, 1e-9))  # nothing rises where start >= total
+    duration = max(total - start, 1e-9)                                  # start >= total: lambda stays at lam_min
+    ramp = min(1.0, max(0.0, epoch - start) / duration)
     if schedule == "cosine":
         ramp = (1 - math.cos(math.pi * ramp)) / 2
     return lam_min + (lam_max - lam_min) * ramp                          # Eq. 8

@@ -7,8 +7,8 @@
     torchrun --nproc_per_node 8 train.py --config ...            many GPUs; only the trainable gradients travel
 
 What has which precision, and where it is decided:
-    backbone: weights, activations              bf16 where the GPU has it, else fp32 (--precision); frozen   eval.build
-    forward pass                                autocast to the backbone's precision       HyperModel.speaking_as
+    backbone: weights, activations              bf16 where the GPU has it, else fp32 (--precision); frozen   checkpoint
+    forward pass                                autocast to the backbone's precision       HyperModel.active_roles
     all that trains, AdamW, softmax, losses     fp32                                       here and losses.py
 With fp16 the loss is scaled (GradScaler), and a step whose gradients overflow is skipped and logged as such.
 
@@ -16,17 +16,11 @@ Eq. 7's set I is a micro-batch: `batch_size` samples of one process, however man
 add up. The cross-entropy is divided by the supervised tokens of the whole step, so that 1 x 4 accumulated equals 4 x 1,
 and N processes do what one does with N times the `grad_accum`.
 """
-import argparse
 import dataclasses
-import difflib
-import functools
-import hashlib
-import inspect
 import json
 import math
 import os
 import platform
-import re
 import shutil
 import signal
 import subprocess
@@ -38,462 +32,311 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 import eval as evaluation
+from checkpoint import build, load_checkpoint, new_folder, read_run, rng_state, save_checkpoint
+from config import KEYS, Config, parse_args, parse_values, resolve
+from console import one_line_errors
 from data import (
-    SPLITS,
     batch_order,
     choose_roles,
     collate,
     encode_rows,
-    fetch,
+    fetch_data,
     first_of_each,
     load_profiles,
     load_rolebench,
     padding_share,
 )
-from hycora_layer import METHODS, AdapterConfig
+from files import write_json, write_text
+from hycora_layer import METHODS
 from losses import hyper_contrastive_loss, lambda_at, pool_response, response_cross_entropy, total_loss
 
-CHECKPOINTS_KEPT = 2
 
-
-# ---------------------------------------------------------------------------------------------------- configuration
-@dataclass(frozen=True)
-class Config(AdapterConfig):
-    """Every key of the command line, of config files and of a run's config.json; AdapterConfig's are keys too."""
-    model: str = ""                     # backbone: Hugging Face folder or hub id
-    data: str = ""                      # RoleBench: folder or hub id
-    language: str = "en"                # en, zh or all
-    role_subset: str = ""               # role names, comma-separated, or a number: the first so many; empty: all
-    splits: tuple[str, ...] = SPLITS
-    generalization: str = "instruction"  # which English RoleBench: its test has new questions, or new roles ("role")
-    samples_per_role: int = 0           # training questions of a role in each split: the first so many; 0: all
-    answers: str = "all"                # of several to a question: a row each; or the first; or one an epoch, sampled
-    out: str = "runs/demo"
-    template: str = "auto"              # a prompt template of data.py; auto: by the tokenizer's chat template
-    role_instruction: bool | None = None  # tell the role in the prompt; default: only if neither A nor B knows it
-    max_length: int = 1024              # tokens of a row
-    epochs: float = 3.0
-    max_steps: int = 0                  # optimizer steps; 0: by epochs
-    batch_size: int = 8                 # samples of a micro-batch: the set I of Eq. 7
-    grad_accum: int = 1
-    balance_roles: bool = False         # every micro-batch: at least two roles, and two samples of one role
-    lr: float = 1e-4
-    warmup_ratio: float = 0.1
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    temperature: float = 0.1            # tau of Eq. 7
-    lambda_min: float = 0.0             # of Eq. 8; lambda_max 0 is "w/o HCL"
-    lambda_max: float = 0.3
-    lambda_start_epoch: float = 1.0
-    lambda_schedule: str = "linear"     # or cosine
-    contrast_anchor: str = "role"       # or response, as in the authors' code
-    pool: str = "last"                  # or before_eos, mean: which tokens of a response stand for it in Eq. 5
-    precision: str = "auto"             # fp32, bf16, fp16
-    compile: bool = False
-    checkpoint_activations: bool = False
-    seed: int = 42
-    device: str = "auto"
-    save_every: int = 500               # steps between checkpoints
-    log_every: int = 10                 # steps between looks at the GPU
-    score_limit: int = 500              # test lines per split scored at the end; 0: none
-    max_new_tokens: int = 128           # of each scored answer
-
-
-CHOICES = {"method": tuple(METHODS), "language": ("en", "zh", "all"), "generalization": ("instruction", "role"),
-           "answers": ("all", "first", "sampled"), "lambda_schedule": ("linear", "cosine"),
-           "contrast_anchor": ("role", "response"), "pool": ("last", "before_eos", "mean"),
-           "precision": ("auto", "fp32", "bf16", "fp16")}
-POSITIVE = {"rank", "alpha", "role_dim", "layer_dim", "hidden_dim", "head_rank", "max_length", "epochs", "batch_size",
-            "grad_accum", "lr", "max_grad_norm", "temperature", "save_every", "log_every", "max_new_tokens"}
-MOST = {"adapter_dropout": 0.99, "warmup_ratio": 1.0, "seed": 2.0 ** 62}
-KEYS = {f.name: f for f in dataclasses.fields(Config) if f.name != "num_roles"}      # the data says how many roles
-
-
-def whole(value):
-    """An int from 3, 3.0 or "3"."""
-    if isinstance(value, bool) or float(value) != int(float(value)):
-        raise ValueError
-    return int(float(value))
-
-
-def names(value):
-    """A tuple of names from a list or from "a, b"."""
-    return tuple(part.strip() for part in (value.split(",") if isinstance(value, str) else value) if part.strip())
-
-
-TRUTH = {"true": True, "false": False}
-CONVERT = {int: whole, float: float, str: str, tuple[str, ...]: names,
-           bool: lambda v: TRUTH[str(v).lower()], bool | None: lambda v: (TRUTH | {"none": None})[str(v).lower()]}
-
-
-def checked(values, origin):
-    """{key: value} with each value of its key's type; ValueError names `origin`, the key and what is wrong."""
-    result = {}
-    for key, value in values.items():
-        if key not in KEYS:
-            near = difflib.get_close_matches(key, KEYS, n=1)
-            raise ValueError(f"{origin}: there is no key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-        try:
-            result[key] = CONVERT[KEYS[key].type](value)
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-            raise ValueError(f"{origin}: {key} cannot be {value!r}") from None
-        if key in CHOICES and result[key] not in CHOICES[key]:
-            raise ValueError(f"{origin}: {key} is {value!r}; choose {', '.join(CHOICES[key])}")
-        if KEYS[key].type in (int, float) and not result[key] <= (most := MOST.get(key, sys.float_info.max)):
-            raise ValueError(f"{origin}: {key} is {value}, but it can be {most:g} at most")
-        if KEYS[key].type in (int, float) and (result[key] < 0 or result[key] == 0 and key in POSITIVE):
-            least = "positive" if key in POSITIVE else "0 or more"
-            raise ValueError(f"{origin}: {key} is {value}, but it has to be {least}")
-    return result
-
-
-def read_config(path):
-    """The keys of a JSON file, checked. "extends" names a file beside it whose keys it changes; keys may stand in
-    groups, objects whose names say where the values are from."""
-    try:
-        values = json.loads(Path(path).read_text("utf8"))
-    except json.JSONDecodeError as e:
-        raise ValueError(f"{path}:{e.lineno}: not JSON ({e.msg})") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a JSON object of keys is expected")
-    base = {}
-    if "extends" in values:
-        other = values.pop("extends")
-        if not isinstance(other, str) or (Path(path).parent / other).resolve() == Path(path).resolve():
-            raise ValueError(f"{path}: \"extends\" has to name another file")
-        base = read_config(Path(path).parent / other)
-    groups = [v if isinstance(v, dict) else {k: v} for k, v in values.items()]
-    return base | checked({k: v for group in groups for k, v in group.items()}, path)
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse that complains in one line."""
-    def error(self, message):
-        raise ValueError(f"{message} (--help lists what there is)")
-
-
-def parse_args(argv):
-    """(Config, folder to resume or None). The command line wins over --config, and that over the defaults."""
-    parser = Parser(description="Train a Hyper Model. Without --model or --config: the demo, configs/tiny.json.",
-                    allow_abbrev=False)
-    parser.add_argument("--config", help="a JSON file of keys")
-    parser.add_argument("--resume", help="a run folder to go on with, under its own config")
-    source = inspect.getsource(AdapterConfig) + inspect.getsource(Config)
-    meanings = dict(re.findall(r"^    (\w+): .*?# +(.+)$", source, re.M))                # the comments are the help
-    for name, field in KEYS.items():
-        flag = {"nargs": "?", "const": "true"} if field.type in (bool, bool | None) else {}
-        spellings = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
-        text = f"{meanings.get(name, '')} {'; '.join(CHOICES.get(name, ()))} (default: {field.default})"
-        parser.add_argument(*spellings, dest=name, default=argparse.SUPPRESS, metavar="VALUE",
-                            help=text.strip().replace("%", "%%"), **flag)
-    given = vars(parser.parse_args(argv))
-    config, resume = given.pop("config"), given.pop("resume")
-    if resume:
-        if config or given:
-            raise ValueError("--resume takes everything from the run's config.json: no other key goes with it")
-        saved = evaluation.read_run(resume)
-        return Config(**checked({k: v for k, v in saved.items() if k in KEYS}, resume)), Path(resume)
-    if not config and "model" not in given:
-        config = "configs/tiny.json"
-    values = (read_config(config) if config else {}) | checked(given, "command line")
-    if not values.get("model") or not values.get("data"):
-        raise ValueError("both --model and --data are needed")
-    return Config(**values), None
-
-
-def resolve(cfg):
-    """`cfg` with every "auto" decided for this machine."""
-    device = evaluation.pick_device(cfg.device)
-    if device.startswith("cuda") and dist.is_initialized():
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-    precision = cfg.precision
-    if precision == "auto":
-        precision = "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
-    told = cfg.role_instruction
-    if told is None:
-        told = set(METHODS[cfg.method]) == {"shared"}
-    return dataclasses.replace(cfg, device=device, precision=precision, role_instruction=told)
-
-
+# --------------------------------------------------------------------------------------------------------- schedules
 def lr_at(step, total, cfg):
     """Learning rate at a step: linear warm-up over warmup_ratio of the run, then a cosine to 0."""
     warmup = round(cfg.warmup_ratio * total)
     if step < warmup:
         return cfg.lr * (step + 1) / warmup
-    return cfg.lr * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup))) / 2
+    angle = math.pi * (step - warmup) / max(1, total - warmup)           # from 0 to pi
+    return cfg.lr * (1 + math.cos(angle)) / 2
 
 
-# ------------------------------------------------------------------------------------------------ files of a run
-def write_atomically(path, write):
-    """write(temporary path), flushed to disk, then renamed: `path` is either what it was or all of the new."""
-    temporary = path.with_name(path.name + ".tmp")
-    write(temporary)
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def lambda_of_step(step, steps_per_epoch, total, model, cfg):
+    """lambda of Eq. 8 at a step; 0 for a method without role embeddings, which has nothing to contrast."""
+    if model.projections is None:
+        return 0.0
+    return lambda_at(step / steps_per_epoch, cfg.lambda_start_epoch, total / steps_per_epoch, cfg.lambda_min,
+                     cfg.lambda_max, cfg.lambda_schedule)
 
 
-def write_json(path, value):
-    """Readable JSON, atomically."""
-    text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
-    write_atomically(path, lambda p: p.write_text(text, "utf8"))
-
-
-def digest(path):
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def new_folder(out):
-    """`out`, or out-2, out-3, ... if a run is there already: nothing is ever overwritten."""
-    path, n = Path(out), 1
-    while (path / "config.json").exists():
-        n += 1
-        path = Path(f"{out}-{n}")
-    if n > 1:
-        print(f"{out} holds a run already: this one goes to {path}")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def save_checkpoint(run, step, model, optimizer, scaler):
-    """Writes checkpoint/<step>.safetensors and then, as its seal, <step>.json with its checksum; keeps the last two.
-
-    In it: trainable tensors, AdamW's moments, the loss scale, every random state. The data order needs only the step.
-    All processes call it and the first one writes. OSError, with the old ones untouched, if it cannot (a full disk).
-    """
-    rank, processes = world()
-    state = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
-    states = [state] * processes
-    if processes > 1:
-        dist.all_gather_object(states, state)
-    if rank:
-        return
-    folder = run / "checkpoint"
-    folder.mkdir(exist_ok=True)
-    tensors = {f"param/{name}": p.detach() for name, p in model.trainable().items()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"adam/{index}/{key}": value for key, value in moments.items()}
-    tensors |= {f"rng/{r}/{key}": value for r, state in enumerate(states) for key, value in state.items()}
-    tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
-    path = folder / f"{step:08d}.safetensors"
-    try:
-        write_atomically(path, lambda p: save_file(tensors, p))
-        write_json(path.with_suffix(".json"), {"step": step, "sha256": digest(path), "processes": processes,
-                                               "scaler": scaler.state_dict()})
-    except (OSError, SafetensorError) as e:
-        for leftover in folder.glob("*.tmp"):
-            leftover.unlink()
-        raise OSError(f"{path} cannot be written ({e}); the checkpoints before it are whole: make room, then go on "
-                      f"with python train.py --resume {run}") from None
-    for old in sorted(folder.glob("*.json"))[:-CHECKPOINTS_KEPT]:
-        old.unlink()                                                     # the seal first
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
-
-
-def load_checkpoint(run, model, optimizer, scaler):
-    """Restores the newest checkpoint whose seal fits and returns its step, 0 if none was written yet.
-
-    ValueError if all are broken, or if one belongs to another model or number of processes.
-    """
-    rank, processes = world()
-    seals = sorted((run / "checkpoint").glob("*.json"), reverse=True)
-    for seal in seals:
-        path = seal.with_suffix(".safetensors")
-        try:
-            state = json.loads(seal.read_text("utf8"))
-            if digest(path) != state["sha256"]:
-                raise ValueError("its checksum is wrong")
-        except (ValueError, OSError, KeyError) as e:
-            print(f"{path} is broken ({e}): trying the one before")
-            continue
-        if state["processes"] != processes:
-            raise ValueError(f"{path} was written by {state['processes']} processes, these are {processes}: resume "
-                             f"with torchrun --nproc_per_node {state['processes']}")
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-        model.load_trainable({k[6:]: v for k, v in tensors.items() if k.startswith("param/")}, path)
-        moments = {}
-        for key, value in tensors.items():
-            if key.startswith("adam/"):
-                _, index, name = key.split("/")
-                moments.setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
-        scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(tensors[f"rng/{rank}/cpu"])
-        if f"rng/{rank}/cuda" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors[f"rng/{rank}/cuda"])
-        return state["step"]
-    if seals or (run / "adapter.safetensors").exists():
-        raise ValueError(f"{run} has no usable checkpoint: start anew with another --out")
-    return 0
-
-
-class Metrics:
-    """metrics.jsonl: a line per step. What the GPU knows is fetched for `log_every` steps at once, so no step waits."""
-    def __init__(self, run, first_step):
-        self.run, self.path, self.pending, self.since = run, run / "metrics.jsonl", [], time.time()
-        if world()[0]:
-            self.path = Path(os.devnull)                                 # the first process writes for all
-            return
-        lines = self.path.read_text("utf8").splitlines() if self.path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < first_step]
-        write_atomically(self.path, lambda p: p.write_text("".join(line + "\n" for line in kept), "utf8"))
-
-    def add(self, line, rows, measured):
-        """line: what the host knows of a step; rows: those it saw; measured: (3,) ce, contrastive, grad_norm."""
-        self.pending.append((line, rows, measured))
-
-    def flush(self):
-        """Writes the pending lines and returns the last; FloatingPointError for a loss that is not finite."""
-        now, tokens = time.time(), sum(line["tokens"] for line, _, _ in self.pending)
-        values = torch.stack([measured for _, _, measured in self.pending]).tolist()
-        with open(self.path, "a", encoding="utf8") as file:
-            for (line, rows, _), (ce, contrastive, norm) in zip(self.pending, values):
-                if not math.isfinite(ce + contrastive):
-                    good = max((p.stem for p in (self.run / "checkpoint").glob("*.json")), default="none")
-                    raise FloatingPointError(f"the loss of step {line['step']} is not finite (rows {rows}); last good "
-                                             f"checkpoint: {good}. Try a lower --lr, or --precision bf16 or fp32")
-                line |= {"loss": total_loss(ce, contrastive, line["lambda"]), "ce": ce,
-                         "contrastive": contrastive if line["lambda"] else None,
-                         "grad_norm": norm if math.isfinite(norm) else None, "skipped": not math.isfinite(norm),
-                         "tokens_per_s": round(tokens / max(now - self.since, 1e-9), 1)}
-                file.write(json.dumps(line) + "\n")
-        self.pending, self.since = [], now
-        return line
-
-
-# --------------------------------------------------------------------------------------------------------- training
+# ---------------------------------------------------------------------------------------- many processes (torchrun)
 def world():
     """(this process's rank, number of processes): (0, 1) without torchrun."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    if not dist.is_initialized():
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
 
 
-def backward(model, batches, cfg, lam, scaler, tokens=None, parts=None):
+def sum_over_processes(params, stats):
+    """Adds up the gradients of `params` and the step's losses over all processes: one message, all that travels.
+
+    Only parameters that have a gradient this step belong here: to AdamW a gradient of zeros is not the same as none.
+    """
+    if world()[1] == 1:
+        return stats
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in params] + [stats]
+    flat = torch.cat([part.flatten().float() for part in parts])
+    dist.all_reduce(flat)
+    *grads, stats = flat.split([part.numel() for part in parts])
+    for p, grad in zip(params, grads):
+        p.grad = grad.view_as(p)
+    return stats
+
+
+def any_rank_stopping(stop_signals, device):
+    """Whether any process got a stop signal. Signals arrive at different steps, so the processes have to agree."""
+    votes = torch.tensor([len(stop_signals)], device=device)
+    if dist.is_initialized():
+        dist.all_reduce(votes)
+    return votes.item() > 0
+
+
+def all_rng_states():
+    """The random state of every process, in the order of their ranks."""
+    states = [rng_state()] * world()[1]
+    if dist.is_initialized():
+        dist.all_gather_object(states, states[0])
+    return states
+
+
+# --------------------------------------------------------------------------------------------------------- one step
+@dataclass
+class Step:
+    """What one optimizer step trains on. The whole step is that of all processes together."""
+    micro_batches: list                 # [Batch] of this process
+    num_micro_batches: int              # of the whole step
+    supervised: int                     # supervised tokens of the whole step
+    rows: list                          # indices of the examples, per micro-batch of the whole step
+    counts: dict                        # for the log: tokens, and what Eq. 7 has to work with
+
+
+class Steps:
+    """The steps of a run, in order. Step n depends on n and the configuration alone, so a run can resume anywhere."""
+    def __init__(self, examples, cfg, pad_id):
+        self.examples = examples
+        self.cfg = cfg
+        self.pad_id = pad_id
+        self.rank, self.processes = world()
+        self.epoch = None
+        self.start_epoch(0)
+        self.micro_batches_per_step = cfg.grad_accum * self.processes
+        self.per_epoch = math.ceil(len(self.order) / self.micro_batches_per_step)
+        self.total = cfg.max_steps or max(1, round(cfg.epochs * self.per_epoch))
+
+    def start_epoch(self, epoch):
+        """Draws the order of an epoch's batches."""
+        if epoch != self.epoch:
+            one_answer = self.cfg.answers == "sampled"
+            self.order = batch_order(self.examples, self.cfg.batch_size, self.cfg.seed, epoch, one_answer,
+                                     self.cfg.balance_roles)
+            self.epoch = epoch
+
+    def __getitem__(self, step):
+        epoch, index = divmod(step, self.per_epoch)
+        self.start_epoch(epoch)
+        first = index * self.micro_batches_per_step
+        rows = self.order[first:first + self.micro_batches_per_step]
+        chosen = [[self.examples[i] for i in micro_batch] for micro_batch in rows]
+        mine = chosen[self.rank::self.processes]
+        everything = [example for micro_batch in chosen for example in micro_batch]
+
+        batches = [collate(examples, self.pad_id, self.cfg.pool) for examples in mine]
+        supervised = sum(len(example.ids) - example.prompt for example in everything)
+        counts = contrast_pairs(chosen) | {"tokens": sum(len(example.ids) for example in everything)}
+        return Step(batches, len(rows), supervised, rows, counts)
+
+
+def contrast_pairs(micro_batches):
+    """What Eq. 7 has to work with in a step: `roles` of a micro-batch (their mean), and in all of them the ordered
+    pairs of samples of one role (`positives`, beside each sample itself) and of two roles (`negatives`)."""
+    roles, positives, negatives = 0, 0, 0
+    for examples in micro_batches:
+        counts = Counter(example.role_id for example in examples).values()
+        roles += len(counts)
+        positives += sum(n * (n - 1) for n in counts)
+        negatives += sum(n * (len(examples) - n) for n in counts)
+    return {"roles": roles / len(micro_batches), "positives": positives, "negatives": negatives}
+
+
+def backward(model, batches, cfg, lam, scaler, supervised=None, num_micro_batches=None):
     """Accumulates the gradient of Eq. 6 over micro-batches. Returns their (ce, contrastive), detached.
 
-    tokens, parts: supervised tokens and micro-batches of the whole step, where other processes have their share of it.
+    supervised, num_micro_batches: tokens and micro-batches of the whole step; default: those of `batches`.
     """
-    tokens, parts = tokens or sum(len(b.targets) for b in batches), parts or len(batches)
+    supervised = supervised or sum(len(batch.targets) for batch in batches)
+    num_micro_batches = num_micro_batches or len(batches)
     device = model.backbone.device
-    measured = [torch.zeros(2, device=device)]
+    stats = [torch.zeros(2, device=device)]
     for batch in batches:
         batch = batch.to(device)
-        with model.speaking_as(batch.role_ids):            # backward in here too: recomputed blocks need their voice
-            hidden = model.backbone.hidden(batch.input_ids).flatten(0, 1)              # (B * T, C)
+        with model.active_roles(batch.role_ids):          # backward in here too: recomputed blocks need their roles
+            hidden = model.backbone.hidden_states(batch.input_ids).flatten(0, 1)           # (B * T, C)
+
+            # cross-entropy of the responses, per supervised token of the whole step
             head = model.backbone.lm_head.weight
-            ce = response_cross_entropy(hidden[batch.supervised], head, batch.targets) / tokens
+            ce = response_cross_entropy(hidden[batch.supervised], head, batch.targets) / supervised
+
+            # contrastive loss of this micro-batch
             contrastive = torch.zeros_like(ce)
             if lam:
                 e_t = pool_response(hidden, batch.pooled, batch.pooled_rows, len(batch.input_ids))
                 roles = batch.role_ids.to(device, non_blocking=True)
-                contrastive = hyper_contrastive_loss(*model.project(roles, e_t), roles, cfg.temperature,
-                                                     cfg.contrast_anchor) / parts
+                z_r, z_t = model.project(roles, e_t)
+                contrastive = hyper_contrastive_loss(z_r, z_t, roles, cfg.tau, cfg.contrast_anchor) / num_micro_batches
+
             scaler.scale(total_loss(ce, contrastive, lam)).backward()
-        measured.append(torch.stack((ce, contrastive)).detach())
-    return torch.stack(measured).sum(0)
+        stats.append(torch.stack((ce, contrastive)).detach())
+    return torch.stack(stats).sum(0)
 
 
-def sum_over_processes(params, measured):
-    """Adds up the gradients of `params`, and the step's losses, over all processes: one message, all that travels.
-
-    Only what has a gradient this step may come: for AdamW a gradient of zeros is not the same as none."""
-    if world()[1] == 1:
-        return measured
-    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in params] + [measured]
-    flat = torch.cat([part.flatten().float() for part in parts])
-    dist.all_reduce(flat)
-    *grads, measured = flat.split([part.numel() for part in parts])
-    for p, g in zip(params, grads):
-        p.grad = g.view_as(p)
-    return measured
-
-
-def anybody(asked, device):
-    """Whether any process was asked to stop; a signal reaches them at different steps, so they have to agree."""
-    votes = torch.tensor([len(asked)], device=device)
-    dist.all_reduce(votes)
-    return votes.item() > 0
-
-
-def contrast_pairs(micro_batches):
-    """What Eq. 7 had to work with in a step, from the rows of its micro-batches: roles of one (their mean), and ordered
-    pairs of one role (positives, beside each sample itself) and of two (negatives), in all."""
-    counts = [Counter(r.role_id for r in rows).values() for rows in micro_batches]
-    return {"roles": sum(map(len, counts)) / len(counts), "positives": sum(n * (n - 1) for c in counts for n in c),
-            "negatives": sum(n * (sum(c) - n) for c in counts for n in c)}
-
-
-def fit(model, tokenizer, rows, cfg, run, resume):
+# --------------------------------------------------------------------------------------------------------- the loop
+def fit(model, steps, cfg, run, resume):
     """The loop. Returns True when all steps are done, False when a signal ended it (after a checkpoint)."""
-    def batches_of(epoch):
-        return batch_order(rows, cfg.batch_size, cfg.seed, epoch, cfg.answers == "sampled", cfg.balance_roles)
-    (rank, processes), order = world(), batches_of(0)
-    per_step = cfg.grad_accum * processes                  # micro-batches
-    steps_per_epoch = math.ceil(len(order) / per_step)
-    total = cfg.max_steps or max(1, round(cfg.epochs * steps_per_epoch))
-    params = list(model.trainable().values())
-    without_hcl = [p for name, p in model.trainable().items() if not name.startswith("projections")]
+    params = model.trainable()
+    without_projections = [p for name, p in params.items() if not name.startswith("projections")]
+    params = list(params.values())
     optimizer = torch.optim.AdamW(params, lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     scaler = torch.amp.GradScaler(model.backbone.device.type, enabled=cfg.precision == "fp16")
-    first = load_checkpoint(run, model, optimizer, scaler) if resume else 0
-    print(f"{len(rows)} rows, {sum(map(len, order))} of them an epoch, in {steps_per_epoch} steps "
-          f"({padding_share(rows, order):.1%} padding); {total} steps{f', from step {first}' if first else ''}")
+
+    first = load_checkpoint(run, model, optimizer, scaler, *world()) if resume else 0
+    print(f"{len(steps.examples)} rows, {sum(map(len, steps.order))} of them an epoch, in {steps.per_epoch} steps "
+          f"({padding_share(steps.examples, steps.order):.1%} padding); {steps.total} steps"
+          f"{f', from step {first}' if first else ''}")
+
     model.train()
     model.backbone.checkpoint_activations = cfg.checkpoint_activations
     if cfg.compile:
         model.backbone.compile_blocks()
-    asked = []                                             # signals that asked for an end
-    handlers = {s: signal.signal(s, lambda number, _: asked.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
-    metrics, done = Metrics(run, first), first
-    bar = tqdm(range(first, total), cfg.method, initial=first, total=total, dynamic_ncols=True, disable=rank > 0)
-    for step in bar:
-        epoch, index = divmod(step, steps_per_epoch)
-        if index == 0 or step == first:
-            order = batches_of(epoch)
-        group = order[index * per_step:(index + 1) * per_step]
-        step_rows = [[rows[i] for i in chosen] for chosen in group]
-        batches = [collate(chosen, tokenizer.eos_id, cfg.pool) for chosen in step_rows[rank::processes]]
-        supervised = sum(len(r.ids) - r.prompt for chosen in step_rows for r in chosen)
-        lam = lambda_at(step / steps_per_epoch, cfg.lambda_start_epoch, total / steps_per_epoch, cfg.lambda_min,
-                        cfg.lambda_max, cfg.lambda_schedule) if model.projections is not None else 0.0
-        for g in optimizer.param_groups:
-            g["lr"] = lr_at(step, total, cfg)
-        measured = backward(model, batches, cfg, lam, scaler, supervised, len(group))
-        measured = sum_over_processes(params if lam else without_hcl, measured)
-        scaler.unscale_(optimizer)
-        grad_norm = torch.nn.utils.clip_grad_norm_(params, cfg.max_grad_norm)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
-        metrics.add({"step": step, "epoch": round(step / steps_per_epoch, 4), "lambda": lam, "lr": g["lr"],
-                     **contrast_pairs(step_rows), "tokens": sum(len(r.ids) for chosen in step_rows for r in chosen)},
-                    group, torch.cat((measured, grad_norm[None])))
-        done = step + 1
-        stop = bool(asked) if processes == 1 else done % cfg.log_every == 0 and anybody(asked, model.backbone.device)
-        last = done == total or stop
-        if last or done % cfg.save_every == 0 or done % cfg.log_every == 0:
-            line = metrics.flush()
-            bar.set_postfix({k: f"{line[k]:.3f}" for k in ("ce", "contrastive") if line[k] is not None}
-                            | {"tok/s": f"{line['tokens_per_s']:.0f}"})
-        if last or done % cfg.save_every == 0:             # after the flush: what is saved has finite losses behind it
-            save_checkpoint(run, done, model, optimizer, scaler)
-        if stop:
-            break
+    log = MetricsLog(run, first)
+    done = first
+    bar = tqdm(range(first, steps.total), cfg.method, initial=first, total=steps.total, dynamic_ncols=True,
+               disable=world()[0] > 0)
+
+    with StopSignals() as stop_signals:
+        for step in bar:
+            batch = steps[step]
+
+            # learning rate, and lambda of Eq. 8
+            lr = lr_at(step, steps.total, cfg)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            lam = lambda_of_step(step, steps.per_epoch, steps.total, model, cfg)
+
+            # gradient of Eq. 6, over the micro-batches of all processes
+            stats = backward(model, batch.micro_batches, cfg, lam, scaler, batch.supervised, batch.num_micro_batches)
+            stats = sum_over_processes(params if lam else without_projections, stats)
+
+            # clip and step
+            scaler.unscale_(optimizer)
+            grad_norm = torch.nn.utils.clip_grad_norm_(params, cfg.max_grad_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            done = step + 1
+
+            # log: the GPU is asked for its numbers only every few steps
+            log.add({"step": step, "epoch": round(step / steps.per_epoch, 4), "lambda": lam, "lr": lr, **batch.counts},
+                    batch.rows, torch.cat((stats, grad_norm[None])))
+            look = done % cfg.log_every == 0
+            save = done % cfg.save_every == 0
+            stopping = bool(stop_signals)
+            if world()[1] > 1:
+                stopping = look and any_rank_stopping(stop_signals, model.backbone.device)
+            last = stopping or done == steps.total
+            if look or save or last:
+                bar.set_postfix(log.flush())
+
+            # save: after the flush, so that what is saved has finite losses behind it
+            if save or last:
+                rng_states = all_rng_states()
+                if world()[0] == 0:
+                    save_checkpoint(run, done, model, optimizer, scaler, rng_states)
+
+            if stopping:
+                break
     bar.close()
-    for s, handler in handlers.items():
-        signal.signal(s, handler)
-    return done == total
+    return done == steps.total
 
 
+class StopSignals(list):
+    """Within this context Ctrl-C and SIGTERM are collected here instead of ending the program in mid-step."""
+    def __enter__(self):
+        self.before = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.before[number] = signal.signal(number, lambda received, _: self.append(received))
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+class MetricsLog:
+    """metrics.jsonl: a line per step. What the GPU knows is fetched for many steps at once, so that no step waits."""
+    def __init__(self, run, first_step):
+        """Keeps the lines of the steps before `first_step`; only the first process writes."""
+        self.run = run
+        self.path = run / "metrics.jsonl"
+        self.pending = []
+        self.since = time.time()
+        if world()[0] > 0:
+            self.path = Path(os.devnull)
+            return
+        lines = self.path.read_text("utf8").splitlines() if self.path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < first_step]
+        write_text(self.path, "".join(line + "\n" for line in kept))
+
+    def add(self, line, rows, stats):
+        """line: what the host knows of a step; rows: the examples it saw; stats: (3,) ce, contrastive, grad_norm."""
+        self.pending.append((line, rows, stats))
+
+    def flush(self):
+        """Writes the pending lines; returns what the progress bar shows. FloatingPointError if a loss is not finite."""
+        now = time.time()
+        tokens = sum(line["tokens"] for line, _, _ in self.pending)
+        tokens_per_s = tokens / max(now - self.since, 1e-9)
+        values = torch.stack([stats for _, _, stats in self.pending]).tolist()
+
+        with open(self.path, "a", encoding="utf8") as file:
+            for (line, rows, _), (ce, contrastive, grad_norm) in zip(self.pending, values):
+                if not math.isfinite(ce + contrastive):
+                    self.fail(line["step"], rows)
+                line["loss"] = total_loss(ce, contrastive, line["lambda"])
+                line["ce"] = ce
+                line["contrastive"] = contrastive if line["lambda"] else None
+                line["grad_norm"] = grad_norm if math.isfinite(grad_norm) else None
+                line["skipped"] = not math.isfinite(grad_norm)
+                line["tokens_per_s"] = round(tokens_per_s, 1)
+                file.write(json.dumps(line) + "\n")
+
+        self.pending = []
+        self.since = now
+        shown = {name: f"{line[name]:.3f}" for name in ("ce", "contrastive") if line[name] is not None}
+        return shown | {"tok/s": f"{tokens_per_s:.0f}"}
+
+    def fail(self, step, rows):
+        """Ends the training with what is known of the step, and the last good checkpoint."""
+        good = max((path.stem for path in (self.run / "checkpoint").glob("*.json")), default="none")
+        raise FloatingPointError(f"the loss of step {step} is not finite (rows {rows}); last good checkpoint: {good}. "
+                                 f"Try a lower --lr, or --precision bf16 or fp32")
+
+
+# ------------------------------------------------------------------------------------- from command line to scores
 def versions():
-    """What made a run: python, torch and the commit, where there is one."""
+    """What made a run: python, torch, and the git commit where there is one."""
     commit = None
     if shutil.which("git"):
         command = ["git", "-C", Path(__file__).parent, "rev-parse", "HEAD"]
@@ -501,52 +344,92 @@ def versions():
     return {"python": platform.python_version(), "torch": torch.__version__, "git_commit": commit}
 
 
-def run_training(argv):
-    """Everything from the command line to the scores."""
+def read_arguments(argv):
+    """(Config, run folder to resume or None) of a command line, every "auto" decided."""
     cfg, resume = parse_args(argv)
+    if resume:
+        saved = read_run(resume)
+        cfg = Config(**parse_values({k: v for k, v in saved.items() if k in KEYS}, resume))
     cfg = resolve(cfg)
-    torch.manual_seed(cfg.seed)
-    folder = fetch(cfg.data)
-    load = functools.partial(load_rolebench, folder, cfg.language, splits=cfg.splits, generalization=cfg.generalization)
-    samples, tests = load("train"), load("test") if cfg.score_limit else []
+    if cfg.device.startswith("cuda") and dist.is_initialized():
+        cfg = dataclasses.replace(cfg, device=f"cuda:{os.environ['LOCAL_RANK']}")
+    return cfg, resume
+
+
+def load_data(cfg):
+    """(training samples, test samples, {role: id}, {role: description}). ValueError if they do not fit together."""
+    folder = fetch_data(cfg.data)
+
+    def load(part):
+        return load_rolebench(folder, cfg.language, part, cfg.splits, cfg.generalization)
+    samples = load("train")
+    tests = load("test") if cfg.score_limit else []
     if cfg.samples_per_role:
         samples = first_of_each(samples, cfg.samples_per_role)
     if cfg.answers == "first":
         samples = [dataclasses.replace(s, answers=s.answers[:1]) for s in samples]
-    told_alone = cfg.role_instruction and set(METHODS[cfg.method]) == {"shared"}       # plays whomever the prompt names
-    everyone = samples + tests if told_alone else samples
-    roles = choose_roles(everyone, cfg.role_subset)
-    if resume and roles != (known := evaluation.read_run(resume)["roles"]):
-        raise ValueError(f"{resume} is about {len(known)} roles and {folder} about {len(roles)} or others")
-    if strangers := {s.role for s in tests} - {s.role for s in everyone}:
+
+    # a LoRA that all roles share plays whomever its prompt names, roles of the test alone included
+    only_the_prompt = cfg.role_in_prompt and METHODS[cfg.method] == ("shared", "shared")
+    playable = samples + tests if only_the_prompt else samples
+    roles = choose_roles(playable, cfg.role_subset)
+    unknown = {s.role for s in tests} - {s.role for s in playable}
+    if unknown:
         raise ValueError(f"test lines of {folder} are about roles that training does not have: "
-                         f"{', '.join(sorted(strangers))}; --score-limit 0 trains without scoring")
+                         f"{', '.join(sorted(unknown))}; --score-limit 0 trains without scoring")
+
+    samples = [s for s in samples if s.role in roles]
+    tests = [s for s in tests if s.role in roles]
     profiles = {role: text for role, text in load_profiles(folder, cfg.language).items() if role in roles}
-    model, tokenizer = evaluation.build(vars(cfg), len(roles), cfg.device)
+    return samples, tests, roles, profiles
+
+
+def run_training(argv):
+    """Everything from the command line to the scores."""
+    cfg, resume = read_arguments(argv)
+    is_main = world()[0] == 0
+    torch.manual_seed(cfg.seed)
+
+    # data
+    samples, tests, roles, profiles = load_data(cfg)
+    if resume:
+        known = read_run(resume)["roles"]
+        if roles != known:
+            raise ValueError(f"{resume} is about {len(known)} roles and {cfg.data} about {len(roles)} or others")
+
+    # model
+    model, tokenizer = build(vars(cfg), len(roles), cfg.device)
     print(f"{cfg.method} on {cfg.model}: {len(roles)} roles, {cfg.device}, {cfg.precision}\n{model.describe()}")
-    rows, cut, dropped = encode_rows([s for s in samples if s.role in roles], roles, tokenizer, cfg.max_length,
-                                     profiles if cfg.role_instruction else None)
-    if cut or dropped:
-        print(f"max_length {cfg.max_length}: {cut} rows lose the end of their answer, {dropped} are left out: "
+
+    # training examples
+    examples, truncated, dropped = encode_rows(samples, roles, tokenizer, cfg.max_length,
+                                               profiles if cfg.role_in_prompt else None)
+    if truncated or dropped:
+        print(f"max_length {cfg.max_length}: {truncated} rows lose the end of their answer, {dropped} are left out: "
               f"their prompt alone is longer")
-    if cfg.balance_roles:                                  # can it be had? Better known before a folder is made
-        batch_order(rows, cfg.batch_size, cfg.seed, 0, cfg.answers == "sampled", True)
-    chief = world()[0] == 0
-    run = resume or (new_folder(cfg.out) if chief else Path(cfg.out))
-    if not resume and chief:
+    steps = Steps(examples, cfg, tokenizer.eos_id)         # raises what it may before a folder is made
+
+    # the run folder
+    run = resume or (new_folder(cfg.out) if is_main else Path(cfg.out))
+    if not resume and is_main:
         write_json(run / "roles.json", roles)
-        write_json(run / "config.json", {k: v for k, v in vars(cfg).items() if k in KEYS} | versions()
-                   | {"out": str(run), "profiles": profiles})
-    torch.manual_seed(cfg.seed + world()[0])               # the weights are made: now each process its own dropout
-    finished = fit(model, tokenizer, rows, cfg, run, resume)
+        keys = {k: v for k, v in vars(cfg).items() if k in KEYS}
+        write_json(run / "config.json", keys | versions() | {"out": str(run), "profiles": profiles})
+
+    # training; the weights are made, and from here on each process has its own dropout
+    torch.manual_seed(cfg.seed + world()[0])
+    finished = fit(model, steps, cfg, run, resume)
     if dist.is_initialized():
         dist.destroy_process_group()
-    if not chief:
+    if not is_main:
         return
     if not finished:
-        return print(f"stopped; go on with: python train.py --resume {run}")
+        print(f"stopped; go on with: python train.py --resume {run}")
+        return
+
+    # scores
     model.save(run)
-    if tests := [s for s in tests if s.role in roles]:
+    if tests:
         evaluation.report(model.eval(), tokenizer, run, evaluation.some(tests, cfg.score_limit))
     print(f"\nwrote {run}; talk with: python eval.py chat --run {run} --role \"{next(iter(roles))}\"")
 
@@ -557,14 +440,15 @@ def main():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    if world()[0]:
-        sys.stdout = open(os.devnull, "w")                               # one voice is enough
+    if world()[0] > 0:
+        sys.stdout = open(os.devnull, "w")                               # the first process speaks for all
     try:
-        run_training(sys.argv[1:])
-    except (ValueError, OSError, FloatingPointError) as e:
-        sys.exit(1 if world()[0] else f"train.py: {e}")
-    except KeyboardInterrupt:                              # before or after the loop, which ends with a checkpoint
-        sys.exit("train.py: interrupted")
+        with one_line_errors("train.py"):                  # in the loop, Ctrl-C ends with a checkpoint instead
+            run_training(sys.argv[1:])
+    except SystemExit:
+        if world()[0] == 0:
+            raise
+        sys.exit(1)                                        # the first process has said why
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import time
 import torch
 
 from benchmarks.train_step import ROLES, SHAPES, Theirs, sync
-from eval import Decoding, generate
+from generate import Decoding, generate
 from hycora_layer import AdapterConfig, HyperModel
 from model import ModelConfig, Transformer
 from tools.export import merge
@@ -41,7 +41,7 @@ def ours(config, dtype, device, compiled):
                 p.normal_(std=0.01)
     merge(merged, 0)
     for model in (plain, merged) if compiled else ():
-        model.backbone.compile_blocks()
+        model.backbone.compile_blocks(mode="reduce-overhead" if device == "cuda" else None)
     decoding = Decoding(NEW)
 
     def run(model, roles):

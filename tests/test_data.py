@@ -10,16 +10,16 @@ from data import (
     SPLITS,
     Row,
     Sample,
-    Tokenizer,
     batch_order,
     collate,
     encode_rows,
-    fetch,
+    fetch_data,
     load_profiles,
     load_rolebench,
     padding_share,
     persona_of,
 )
+from tokenizer import Tokenizer
 
 TINY = ROOT / "tiny"
 
@@ -39,7 +39,7 @@ def test_quirks_of_rolebench(tmp_path):
                                                Sample("role_specific", "D_Artagnan", "Q", ("a",), "en"),
                                                Sample("general", "孙悟空", "谁？", ("俺",), "zh")]
     assert [s.language for s in load_rolebench(tmp_path, "zh")] == ["zh"] and load_profiles(tmp_path, "all") == {}
-    assert fetch(str(tmp_path)) == tmp_path
+    assert fetch_data(str(tmp_path)) == tmp_path
 
 
 @pytest.mark.parametrize("line, message", [
@@ -100,7 +100,7 @@ def test_missing_data():
     with pytest.raises(FileNotFoundError, match="RoleBench's layout"):
         load_rolebench(ROOT / "tests", "en")
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        fetch("nobody/no-such-data")
+        fetch_data("nobody/no-such-data")
     with pytest.raises(ValueError, match="en, zh or all"):
         load_rolebench(ROOT / "tiny/rolebench", "fr")
 
@@ -351,3 +351,14 @@ def test_the_tiny_folder_is_small_and_transformers_reads_it():
     ids = torch.tensor([Tokenizer(TINY / "backbone").prompt("What is the capital of France?")])
     with torch.no_grad():
         torch.testing.assert_close(Transformer.from_pretrained(TINY / "backbone")(ids), theirs(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_the_tiny_backbone_is_trained_from_scratch_by_its_script(tmp_path):
+    """Two steps of what takes half an hour: tokenizer and weights are files that a Transformer is made of."""
+    from model import Transformer
+    from tiny.make_tiny import write_backbone, write_tokenizer
+    write_tokenizer(tmp_path)
+    write_backbone(tmp_path, steps=2, batch_size=4)
+    ids = torch.tensor([Tokenizer(tmp_path).prompt("Who are you?")])
+    with torch.no_grad():
+        assert Transformer.from_pretrained(tmp_path)(ids).isfinite().all()

@@ -9,29 +9,13 @@ import torch
 from conftest import ROOT, randomise, small_backbone
 from test_layer import hyper_model
 
-from data import Tokenizer, persona_of
-from eval import (
-    METRICS,
-    Decoding,
-    Stream,
-    answer,
-    bleu4,
-    decoding_of,
-    evaluate,
-    generate,
-    likelihood,
-    mean_scores,
-    metrics,
-    pad,
-    parse_args,
-    place_in_run,
-    read_answers,
-    rouge,
-    score,
-    table,
-    words,
-)
+from console import pad
+from data import persona_of
+from eval import Stream, evaluate, likelihood, parse_args, place_in_run, read_answers, score, table
+from generate import Decoding, decoding_from_args, generate, generate_texts
+from metrics import METRICS, bleu4, mean_scores, rouge, score_answer, tokenize_words
 from model import Transformer
+from tokenizer import Tokenizer
 
 GOLDEN = ROOT.parent / "shared/data/rolegpt-answers"
 ENGLISH = "the The a knight matey, arr! sea is. was it's don't 3.5 \U0001f600 . ... -- of tea".split()
@@ -47,7 +31,7 @@ def sentence(language, n):
 def test_bleu_is_nltks(language):
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
     for _ in range(1000):
-        answer, *references = (words(sentence(language, random.choice((0, 1, 2, 3, 8, 20))), language) for _ in range(random.randint(2, 5)))
+        answer, *references = (tokenize_words(sentence(language, random.choice((0, 1, 2, 3, 8, 20))), language) for _ in range(random.randint(2, 5)))
         expected = sentence_bleu(references, answer, smoothing_function=SmoothingFunction().method3) if answer else 0.0
         assert bleu4(answer, references) == pytest.approx(expected, abs=1e-9)
 
@@ -56,7 +40,7 @@ def test_bleu_is_nltks(language):
 def test_rouge_is_the_packages(language):
     from rouge import Rouge
     for _ in range(1000):
-        a, b = (" ".join(words(s, "zh")) if language == "zh" else s
+        a, b = (" ".join(tokenize_words(s, "zh")) if language == "zh" else s
                 for s in (sentence(language, random.choice((0, 1, 2, 5, 20))) for _ in range(2)))
         try:
             expected = {k: v["f"] for k, v in Rouge().get_scores(a, b)[0].items()}
@@ -71,16 +55,16 @@ def test_english_words_are_nltks_within_a_sentence():
     from nltk.tokenize.destructive import NLTKWordTokenizer
     for text in ("I don't know, matey; it's 3,500 miles (or 3.5) away!", "Well... who's there?", "They'll say: no -- never.",
                  "Holmes can't, won't and shouldn't.", "Rock & roll costs $5, or 10%."):
-        assert words(text, "en") == NLTKWordTokenizer().tokenize(text)
-    assert words("One. Two! Three", "en") == ["One", ".", "Two", "!", "Three"]
+        assert tokenize_words(text, "en") == NLTKWordTokenizer().tokenize(text)
+    assert tokenize_words("One. Two! Three", "en") == ["One", ".", "Two", "!", "Three"]
 
 
 def test_metrics_by_hand():
-    assert metrics("俺老孙来也", ["俺老孙来也"], "zh") == pytest.approx({"rouge1": 100, "rouge2": 100, "rougeL": 100, "bleu4": 100}, abs=1e-4)
-    assert metrics("", ["x y"], "en") == {"rouge1": 0, "rouge2": 0, "rougeL": 0, "bleu4": 0}
-    two = metrics("a b c", ["a b x y z q", "c"], "en")                 # the best reference, metric by metric
+    assert score_answer("俺老孙来也", ["俺老孙来也"], "zh") == pytest.approx({"rouge1": 100, "rouge2": 100, "rougeL": 100, "bleu4": 100}, abs=1e-4)
+    assert score_answer("", ["x y"], "en") == {"rouge1": 0, "rouge2": 0, "rougeL": 0, "bleu4": 0}
+    two = score_answer("a b c", ["a b x y z q", "c"], "en")                 # the best reference, metric by metric
     assert two["rouge1"] == pytest.approx(50, abs=1e-4)
-    assert metrics("是" * 3000, ["是" * 2000 + "不"], "zh")["rougeL"] > 0    # the package dies of recursion here
+    assert score_answer("是" * 3000, ["是" * 2000 + "不"], "zh")["rougeL"] > 0    # the package dies of recursion here
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="GPT-4's published answers are not here")
@@ -134,10 +118,10 @@ def test_greedy_equals_argmax_of_full_forwards():
 
 
 def test_sampling_follows_the_distribution_and_its_limits():
-    from eval import choose
+    from generate import sample_next_token
     logits, n = torch.randn(6) * 2, 20000
     u = torch.rand(n)
-    draw = lambda **d: torch.bincount(choose(logits.expand(n, 6), Decoding(1, **d), u, None), minlength=6) / n  # noqa: E731
+    draw = lambda **d: torch.bincount(sample_next_token(logits.expand(n, 6), Decoding(1, **d), u, None), minlength=6) / n  # noqa: E731
     torch.testing.assert_close(draw(temperature=0.7), (logits / 0.7).softmax(-1), atol=0.02, rtol=0)
     top = logits.topk(2).indices
     assert set(draw(temperature=1.0, top_k=2).nonzero().flatten().tolist()) == set(top.tolist())
@@ -149,11 +133,11 @@ def test_sampling_follows_the_distribution_and_its_limits():
 
 def test_repetition_penalty_as_in_transformers():
     transformers = pytest.importorskip("transformers")
-    from eval import choose
+    from generate import sample_next_token
     logits, ids = torch.randn(3, 40), torch.randint(40, (3, 12))
     seen = torch.zeros(3, 40, dtype=torch.bool).scatter_(1, ids, True)
     theirs = transformers.RepetitionPenaltyLogitsProcessor(2.5)(ids, logits.clone()).argmax(-1)
-    assert torch.equal(choose(logits, Decoding(1, repetition_penalty=2.5), None, seen), theirs)
+    assert torch.equal(sample_next_token(logits, Decoding(1, repetition_penalty=2.5), None, seen), theirs)
 
 
 def test_the_context_is_never_left():
@@ -181,7 +165,7 @@ def test_answers_keep_their_order():
         def decode(self, ids):
             return " ".join(map(str, ids))
     model, rows = randomise(hyper_model("hycora"), 0.05), prompts(7)
-    texts = answer(model, Echo(), rows, [0, 1, 2, 3, 0, 1, 2], Decoding(6), batch_size=3)
+    texts = generate_texts(model, Echo(), rows, [0, 1, 2, 3, 0, 1, 2], Decoding(6), batch_size=3)
     assert texts == [Echo().decode(generate(model, [p], [r], {-5}, Decoding(6))[0]) for p, r in zip(rows, [0, 1, 2, 3, 0, 1, 2])]
 
 
@@ -194,7 +178,7 @@ def spoken(method="hycora", **config):
     model = randomise(hyper_model(method, Transformer.from_pretrained(ROOT / "tiny/backbone"), num_roles=8), 0.02)
     roles = {name: i for i, name in enumerate(load_profiles(data, "all"))}
     return model, tokenizer, {"method": method, "out": "r", "data": "d", "language": "all", "seed": 3, "roles": roles, "max_length": 99, "pool": "last",
-                              "profiles": load_profiles(data, "all"), "role_instruction": method == "lora"} | config, samples
+                              "profiles": load_profiles(data, "all"), "role_in_prompt": method == "lora"} | config, samples
 
 
 @pytest.mark.parametrize("method", ["hycora", "lora"])
@@ -231,7 +215,7 @@ def test_evaluate_says_what_made_it_and_what_it_found():
     assert scores["by"] == lines[0]["by"] == "hycora in r, d (all), seed 3; greedy, max_new_tokens 3, seed 5"
     s = scores["splits"]["general"]["overall"]
     of = [p for p in lines if p["split"] == "general"]
-    assert s["n"] == len(of) and s["length"] == pytest.approx(sum(len(words(p["answer"], p["language"])) for p in of) / len(of))
+    assert s["n"] == len(of) and s["length"] == pytest.approx(sum(len(tokenize_words(p["answer"], p["language"])) for p in of) / len(of))
     assert s["interval"]["rougeL"][0] <= s["rougeL"] <= s["interval"]["rougeL"][1] and 0 <= s["distinct1"] <= 1
     text = table(scores)
     assert "likelihood: " in text and " % told apart (" in text and "retrieval: " in text
@@ -249,7 +233,7 @@ def test_distinct_n_by_hand():
 @pytest.mark.parametrize("flag, value", [("--temperature", "-1"), ("--top-p", "0"), ("--top-p", "1.5"), ("--max-new-tokens", "0"), ("--repetition-penalty", "0")])
 def test_impossible_decoding_is_refused(flag, value):
     with pytest.raises(ValueError, match="is not possible"):
-        decoding_of(parse_args(["score", "--run", "r", flag, value]), "en")
+        decoding_from_args(parse_args(["score", "--run", "r", flag, value]), "en")
 
 
 def test_scores_of_another_kind_go_beside_and_of_the_same_kind_keep_what_they_lack(tmp_path):
@@ -274,10 +258,10 @@ def test_score_refuses_before_it_starts(args, message):
 
 def test_official_decoding_is_the_languages_and_flags_win():
     args = parse_args(["score", "--run", "r", "--decode", "official", "--top-k", "7"])
-    assert decoding_of(args, "zh") == Decoding(100, 0.95, 7, 0.7) and decoding_of(args, "en") == Decoding(512, 0.7, 7, 0.9)
+    assert decoding_from_args(args, "zh") == Decoding(100, 0.95, 7, 0.7) and decoding_from_args(args, "en") == Decoding(512, 0.7, 7, 0.9)
     with pytest.raises(ValueError, match="one language"):
-        decoding_of(args, "all")
-    assert decoding_of(parse_args(["score", "--run", "r", "--seed", "4"]), "all", 64) == Decoding(64, seed=4)
+        decoding_from_args(args, "all")
+    assert decoding_from_args(parse_args(["score", "--run", "r", "--seed", "4"]), "all", 64) == Decoding(64, seed=4)
 
 
 # ---------------------------------------------------------------------------------------------------- files, tables

@@ -7,7 +7,7 @@ import torch
 from conftest import randomise, small_backbone
 from safetensors.torch import load_file, save_file
 
-from eval import Decoding, generate
+from generate import Decoding, generate
 from hycora_layer import METHODS, AdapterConfig, HyperModel
 
 DIMS = dict(num_roles=4, rank=4, alpha=8, role_dim=8, layer_dim=8, hidden_dim=16, head_rank=4)
@@ -58,7 +58,7 @@ def test_chatglm2_is_adapted_on_its_four_fused_linears_and_speaks_in_mixed_batch
     plain = backbone(ids)
     model = hyper_model("hycora", backbone)
     assert torch.equal(model(ids, roles), plain)
-    assert {k: len(v) for k, v in model.kinds.items()} == dict.fromkeys(
+    assert {k: len(v) for k, v in model.target_modules.items()} == dict.fromkeys(
         ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"), 3)
     with torch.no_grad():
         for p in model.trainable().values():
@@ -72,10 +72,10 @@ def test_chatglm2_is_adapted_on_its_four_fused_linears_and_speaks_in_mixed_batch
 
 def test_equation_four_by_hand():
     model = randomise(hyper_model("hycora"), 0.05)
-    linear, x = model.kinds["down_proj"][1], torch.randn(2, 7, 80)
+    linear, x = model.target_modules["down_proj"][1], torch.randn(2, 7, 80)
     roles = torch.tensor([3, 1])
     made = model.hyper(roles)["down_proj"]["A"]
-    with model.speaking_as(roles):
+    with model.active_roles(roles):
         out = linear(x)
     for b in range(2):
         W = linear.base.weight + DIMS["alpha"] / DIMS["rank"] * linear.B @ made[b, 1]
@@ -93,8 +93,8 @@ def test_a_mixture_of_roles_speaks_from_the_mixed_embeddings(method):
         weights = torch.tensor([[0.3, 0.0, 0.7, 0.0]])
         mixed = model(ids[:1], weights)
         tables = [m.role_embedding.weight for m in [model.hyper] if m is not None]
-        tables += [getattr(linear, half) for linears in model.kinds.values() for linear in linears for half in "AB" if METHODS[method][0] == "role"]
-        tables += [model.role_vectors] if method == "neeko" else []
+        tables += [getattr(linear, half) for linears in model.target_modules.values() for linear in linears for half in "AB" if METHODS[method][0] == "role"]
+        tables += [model.gate_inputs] if method == "neeko" else []
         for table in tables:
             table[1] = 0.3 * table[0] + 0.7 * table[2]
         torch.testing.assert_close(mixed, model(ids[:1], torch.tensor([1])), rtol=1e-4, atol=1e-5)
@@ -164,8 +164,8 @@ def test_unknown_method_and_target():
     with pytest.raises(ValueError, match="hycora"):
         hyper_model("adapter-fusion")
     with pytest.raises(ValueError, match="qkv"):
-        hyper_model("lora", targets=("q_proj", "qkv"))
-    assert set(hyper_model("lora", targets=("q_proj", "v_proj")).kinds) == {"q_proj", "v_proj"}
+        hyper_model("lora", target_modules=("q_proj", "qkv"))
+    assert set(hyper_model("lora", target_modules=("q_proj", "v_proj")).target_modules) == {"q_proj", "v_proj"}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -175,7 +175,7 @@ def test_half_precision_backbone_trains_fp32_adapters_under_its_own_autocast(dty
     logits = model(torch.randint(97, (2, 16)), torch.tensor([0, 1]))
     assert logits.dtype == dtype
     logits.float().square().mean().backward()
-    assert model.kinds["q_proj"][0].B.grad.dtype == torch.float32
+    assert model.target_modules["q_proj"][0].B.grad.dtype == torch.float32
     assert not torch.is_autocast_enabled("cpu")
 
 
@@ -183,10 +183,10 @@ def test_a_hyper_source_forced_to_a_constant_is_shared_lora():
     backbone = small_backbone()
     lora = randomise(hyper_model("lora", copy.deepcopy(backbone)), 0.05)
     hycora = hyper_model("hycora", backbone)
-    made = {kind: {"A": torch.stack([linear.A for linear in linears]).expand(2, -1, -1, -1)} for kind, linears in lora.kinds.items()}
+    made = {kind: {"A": torch.stack([linear.A for linear in linears]).expand(2, -1, -1, -1)} for kind, linears in lora.target_modules.items()}
     hycora.hyper.forward = lambda roles: made
-    for kind, linears in hycora.kinds.items():
-        for mine, theirs in zip(linears, lora.kinds[kind]):
+    for kind, linears in hycora.target_modules.items():
+        for mine, theirs in zip(linears, lora.target_modules[kind]):
             mine.B.data, mine.base = theirs.B.data, theirs.base
     hycora.backbone = lora_free(hycora.backbone, lora.backbone)
     ids, roles = torch.randint(97, (2, 16)), torch.tensor([0, 3])
@@ -202,11 +202,11 @@ def lora_free(mine, theirs):
 
 def test_neeko_is_the_gated_sum_of_its_blocks():
     model = randomise(hyper_model("neeko"), 0.05)
-    linear, x, roles = model.kinds["down_proj"][1], torch.randn(3, 7, 80), torch.tensor([3, 1, 3])
-    with model.speaking_as(roles):
+    linear, x, roles = model.target_modules["down_proj"][1], torch.randn(3, 7, 80), torch.tensor([3, 1, 3])
+    with model.active_roles(roles):
         out = linear(x)
     for b, role in enumerate(roles):
-        gate = (linear.gate @ model.role_vectors[role]).softmax(0)
+        gate = (linear.gate @ model.gate_inputs[role]).softmax(0)
         detour = sum(gate[e] * linear.B[e] @ linear.A[e] @ x[b].t() for e in range(4)).t()
         torch.testing.assert_close(out[b], linear.base(x[b]) + DIMS["alpha"] / DIMS["rank"] * detour, rtol=1e-4, atol=1e-5)
 
@@ -215,8 +215,8 @@ def test_neeko_with_a_one_hot_gate_is_independent_lora():
     neeko = randomise(hyper_model("neeko"), 0.05)
     ids, roles = torch.randint(97, (3, 16)), torch.tensor([2, 0, 1])
     with torch.no_grad():
-        for linear in (linear for linears in neeko.kinds.values() for linear in linears):
-            linear.gate.copy_(1e4 * neeko.role_vectors)
+        for linear in (linear for linears in neeko.target_modules.values() for linear in linears):
+            linear.gate.copy_(1e4 * neeko.gate_inputs)
     out = neeko(ids, roles)
     neeko.config = dataclasses.replace(neeko.config, method="ind-lora")     # the same blocks, each role its own
     torch.testing.assert_close(neeko(ids, roles), out, rtol=1e-4, atol=1e-5)
@@ -247,7 +247,7 @@ def paired(model, theirs, adapter, role=None):
     """[(our parameter (of a role), peft's)] for A and B of every adapted linear."""
     pairs = []
     for name, module in model.backbone.named_modules():
-        if hasattr(module, "voice"):
+        if hasattr(module, "lora_weights"):
             other = theirs.base_model.model.get_submodule(name)
             for half, lora in (("A", other.lora_A), ("B", other.lora_B)):
                 own = getattr(module, half)

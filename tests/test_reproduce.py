@@ -11,8 +11,8 @@ from conftest import ROOT
 
 import tools.reproduce as reproduce
 import tools.results as results
+from checkpoint import load_run
 from data import Sample, first_of_each, load_rolebench
-from eval import load_run
 from tools.add_role import add_role, drift
 from tools.compare import compare
 
@@ -144,7 +144,7 @@ def test_its_loss_falls_and_a_firmer_hold_moves_the_others_less(runs):
     moved = {}
     for hold in (0.0, 1000.0):
         model, tokenizer, config = load_run(runs / "hycora", "cpu")
-        torch.nn.init.normal_(model.kinds["down_proj"][0].B, std=0.05)                   # three steps leave B near zero
+        torch.nn.init.normal_(model.target_modules["down_proj"][0].B, std=0.05)                   # three steps leave B near zero
         _, losses, moved[hold] = add_role(model, tokenizer, config, "new", samples, steps=40, hold=hold)
         assert losses[-1] < losses[0]
     assert moved[1000.0] < 0.1 * moved[0.0]

@@ -188,8 +188,8 @@ def test_a_local_backbone_can_judge_and_bad_calls_get_one_line(tmp_path):
 def test_the_local_judge_says_what_its_own_likelihood_says():
     import torch
 
-    from data import Tokenizer
     from model import Transformer
+    from tokenizer import Tokenizer
     verdict, text = judge.local("tiny/backbone"), "Who is it?"
     tokenizer, backbone = Tokenizer(ROOT / "tiny/backbone"), Transformer.from_pretrained(ROOT / "tiny/backbone")
     nats = {}

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from test_layer import hyper_model
 
 import train
-from eval import METRICS, bootstrap
 from hycora_layer import METHODS, AdapterConfig
+from metrics import METRICS, bootstrap
 from model import ModelConfig
 from tools.compare import compare, paper_table
 from tools.params import count
@@ -187,9 +187,9 @@ def test_tsne_takes_what_the_linears_really_use(method):
     for half, m in found.items():
         assert m.shape[:2] == (4, 3)
         for role in range(4):
-            with model.speaking_as(torch.tensor([role, role])):
-                for layer, linear in enumerate(model.kinds["v_proj"]):
-                    expected = linear.voice["AB".index(half)].detach().flatten()
+            with model.active_roles(torch.tensor([role, role])):
+                for layer, linear in enumerate(model.target_modules["v_proj"]):
+                    expected = linear.lora_weights["AB".index(half)].detach().flatten()
                     torch.testing.assert_close(torch.tensor(m[role, layer]), expected, rtol=1e-4, atol=1e-5)
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from test_layer import hyper_model
 from test_tools import CHATGLM2, LLAMA2, QWEN2
 
+import checkpoint
 import train
 from data import Row, collate
 from hycora_layer import METHODS, AdapterConfig
@@ -154,11 +155,11 @@ def test_bad_config_files_name_file_and_key(tmp_path):
 
 def test_command_line_wins_over_file_wins_over_default(tmp_path):
     path = tmp_path / "c.json"
-    path.write_text('{"model": "m", "data": "d", "rank": 2, "lr": 1, "targets": ["q_proj"], "role_instruction": null}')
+    path.write_text('{"model": "m", "data": "d", "rank": 2, "lr": 1, "target_modules": ["q_proj"], "role_in_prompt": null}')
     cfg, _ = train.parse_args(["--config", str(path), "--rank", "3", "--norm-input", "false", "--compile"])
-    assert (cfg.rank, cfg.lr, cfg.alpha, cfg.targets, cfg.norm_input, cfg.compile) == (3, 1.0, 32.0, ("q_proj",), False, True)
-    assert train.parse_args(["--config", str(path), "--targets", "a, b"])[0].targets == ("a", "b")
-    told = {m: train.resolve(train.Config(method=m)).role_instruction for m in METHODS}
+    assert (cfg.rank, cfg.lr, cfg.alpha, cfg.target_modules, cfg.norm_input, cfg.compile) == (3, 1.0, 32.0, ("q_proj",), False, True)
+    assert train.parse_args(["--config", str(path), "--target-modules", "a, b"])[0].target_modules == ("a", "b")
+    told = {m: train.resolve(train.Config(method=m)).role_in_prompt for m in METHODS}
     assert told == {m: m == "lora" for m in METHODS}
 
 
@@ -292,15 +293,14 @@ def test_training_moves_everything_but_the_backbone(tmp_path):
     before = load_file(ROOT / "tiny/backbone/model.safetensors")
     out = tmp_path / "r"
     run(*SMALL, "--max-steps", "30", "--lambda-start-epoch", "0", "--lr", "0.01", "--out", out)
-    import eval as evaluation
-    model, _, config = evaluation.load_run(out)
+    model, _, config = checkpoint.load_run(out)
     for name, tensor in before.items():
         owner, leaf = name.rsplit(".", 1)
         linear = name.replace("_proj.", "_proj.base.")
         mine = model.backbone.get_parameter(linear) if "_proj." in name else model.backbone.get_parameter(name)
         assert torch.equal(mine, tensor.float()), (owner, leaf)
     torch.manual_seed(config["seed"])
-    fresh, _ = evaluation.build(config, 3, "cpu")
+    fresh, _ = checkpoint.build(config, 3, "cpu")
     start, end = fresh.trainable(), model.trainable()
     assert load_file(out / "adapter.safetensors").keys() == end.keys()
     assert all(not torch.equal(start[n], end[n]) for n in end)
@@ -353,15 +353,15 @@ def test_a_full_disk_loses_the_new_checkpoint_not_the_old_one(tmp_path):
     """A file-size limit stands in for the disk: the second checkpoint is not allowed to be as large as it is."""
     args = [*SMALL, "--max-steps", "9", "--save-every", "3", "--method", "lora", "--adapter-dropout", "0"]
     run(*args, "--out", tmp_path / "whole")
-    script = ("import resource, signal, sys, train\n"
+    script = ("import resource, signal, sys, checkpoint, train\n"
               "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-              "original, count = train.save_file, []\n"
+              "original, count = checkpoint.save_file, []\n"
               "def save_file(tensors, path):\n"
               "    count.append(path)\n"
               "    if len(count) == 2:\n"
               "        resource.setrlimit(resource.RLIMIT_FSIZE, (50000, resource.RLIM_INFINITY))\n"
               "    original(tensors, path)\n"
-              "train.save_file = save_file\n"
+              "checkpoint.save_file = save_file\n"
               "train.main()\n")
     done = subprocess.run([sys.executable, "-c", script, *args, "--out", tmp_path / "full"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "00000006.safetensors cannot be written" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr

@@ -23,9 +23,10 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 from tokenizers import Tokenizer as BPE
 from tqdm import tqdm
 
-from data import Row, Tokenizer, batch_order, collate, persona_of
+from data import Row, batch_order, collate, persona_of
 from model import ModelConfig, Transformer
 from tiny import world
+from tokenizer import Tokenizer
 
 HERE = Path(__file__).parent
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -234,9 +235,9 @@ def write_backbone(folder, steps, batch_size=48, peak=3e-3):
             group["lr"] = peak * min(1, (step + 1) / 200) * (0.02 + 0.98 * (1 + math.cos(math.pi * step / steps)) / 2)
         if not batches:
             rows, epoch = pretraining_rows(rng, tokenizer), epoch + 1
-            batches = [[rows[i] for i in b] for b in batch_order([len(r.ids) for r in rows], batch_size, 0, epoch)]
+            batches = [[rows[i] for i in b] for b in batch_order(rows, batch_size, 0, epoch)]
         batch = collate(batches.pop(), 0)
-        hidden = model.hidden(batch.input_ids).flatten(0, 1)
+        hidden = model.hidden_states(batch.input_ids).flatten(0, 1)
         loss = F.cross_entropy(model.lm_head(hidden[batch.supervised]), batch.targets)
         optimizer.zero_grad()
         loss.backward()

@@ -16,8 +16,10 @@ from torch import nn
 from tqdm import tqdm
 
 import train
-from data import batch_order, collate, encode_rows, parse_line, read_jsonl
-from eval import load_run, read_answers
+from checkpoint import load_run, new_folder
+from data import batch_order, collate, encode_rows, parse_line
+from eval import read_answers
+from files import read_jsonl, write_json
 
 
 def read_lines(path, role, language):
@@ -51,8 +53,8 @@ def add_role(model, tokenizer, config, role, samples, profile="", steps=100, lr=
     model.hyper.role_embedding = e_c
     model.config = dataclasses.replace(model.config, num_roles=len(e_c.weight))
     rows, *_ = encode_rows(samples, config["roles"], tokenizer, config["max_length"],
-                           config["profiles"] if config["role_instruction"] else None)
-    cfg = train.Config(**train.checked({k: v for k, v in config.items() if k in train.KEYS}, config["out"]))
+                           config["profiles"] if config["role_in_prompt"] else None)
+    cfg = train.Config(**train.parse_values({k: v for k, v in config.items() if k in train.KEYS}, config["out"]))
     optimizer, scaler = torch.optim.Adam(model.hyper.parameters(), lr=lr), torch.amp.GradScaler(enabled=False)
     batches, losses = [], []
     for step in (bar := tqdm(range(steps), role)):
@@ -90,11 +92,11 @@ def main():
         held = samples[4::5]                               # every fifth line tells whether it learnt more than the rest
         config, losses, moved = add_role(model, tokenizer, config, args.role, [s for s in samples if s not in held],
                                          args.profile, args.steps, args.lr, args.hold)
-        out = train.new_folder(args.out)
+        out = new_folder(args.out)
         model.save(out)
-        train.write_json(out / "roles.json", config["roles"])
+        write_json(out / "roles.json", config["roles"])
         how = {k: getattr(args, k) for k in ("run", "role", "lines", "steps", "lr", "hold")}
-        train.write_json(out / "config.json", {k: v for k, v in config.items() if k != "roles"}
+        write_json(out / "config.json", {k: v for k, v in config.items() if k != "roles"}
                          | {"out": str(out), "added_role": how})
     except (ValueError, OSError) as e:
         sys.exit(f"tools.add_role: {e}")

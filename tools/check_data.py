@@ -11,9 +11,11 @@ from collections import Counter
 
 import numpy as np
 
-from data import SPLITS, Tokenizer, fetch, find_files, languages, load_profiles, parse_json, parse_line
-from eval import pad
-from model import fetch as fetch_model
+from console import pad
+from data import SPLITS, fetch_data, find_files, languages, load_profiles, parse_line
+from files import parse_json
+from model import fetch_model
+from tokenizer import Tokenizer
 
 
 def read(root, language, part, generalization="instruction"):
@@ -92,7 +94,7 @@ def main():
     parser.add_argument("--tokenizer", help="a model's folder or hub id: lengths in its tokens")
     args = parser.parse_args()
     try:
-        root, broken = fetch(args.data), 0
+        root, broken = fetch_data(args.data), 0
         tokenizer = Tokenizer(fetch_model(args.tokenizer), "plain") if args.tokenizer else None
         found = [lang for lang in languages(args.language)
                  if any(find_files(root, lang, part, generalization=args.generalization) for part in ("train", "test"))]

@@ -20,9 +20,12 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from data import read_jsonl
-from eval import METRICS, bootstrap, columns, pad, read_predictions, read_run
+from checkpoint import read_run
+from console import render_table
+from eval import read_predictions
+from files import read_jsonl
 from hycora_layer import METHODS
+from metrics import METRICS, bootstrap
 
 TITLES = {"bleu4": "BLEU-4", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
@@ -44,8 +47,8 @@ def name_of(config):
     """The method as the paper's tables call it, and whether the prompt does what it does not do by default."""
     sources = METHODS[config["method"]]
     name = config["method"] + (" w/o HCL" if "hyper" in sources and not config["lambda_max"] else "")
-    if config["role_instruction"] != (set(sources) == {"shared"}):
-        name += " + instruction" if config["role_instruction"] else " - instruction"
+    if config["role_in_prompt"] != (set(sources) == {"shared"}):
+        name += " + instruction" if config["role_in_prompt"] else " - instruction"
     return name
 
 
@@ -162,14 +165,6 @@ def paper_table(result, number):
                                                             for pair in pairs]
 
 
-def render(rows, markdown):
-    """A table as text in columns, or as Markdown."""
-    if markdown:
-        return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
-    widths = [max(columns(row[i]) for row in rows) + 2 for i in range(len(rows[0]))]
-    return "\n".join("".join(pad(text, width) for text, width in zip(row, widths)).rstrip() for row in rows)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--runs", nargs="+", required=True, metavar="RUN", help="run folders, or files of predictions")
@@ -184,7 +179,7 @@ def main():
     if args.format == "json":
         return print(json.dumps(result, ensure_ascii=False, indent=1))
     shown = [paper_table(result, args.table)] if args.table else tables(result)
-    print("\n\n".join(render(rows, args.format == "markdown") for rows in shown) + "\n")
+    print("\n\n".join(render_table(rows, args.format == "markdown") for rows in shown) + "\n")
     print("\n".join(f"- {method}: {by}" for method, made in result["made_by"].items() for by in made))
 
 

@@ -18,9 +18,9 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file, save_file
 
+from checkpoint import load_run
 from data import role_id
-from eval import load_run
-from model import CHATGLM_NAMES, Transformer, fetch
+from model import CHATGLM_NAMES, Transformer, fetch_model
 
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "added_tokens.json", "*.jinja",
                    "generation_config.json", "*.py")
@@ -36,14 +36,14 @@ def official_name(name, config):
 def adapted(model):
     """{the linear's name in the backbone's checkpoint: AdaptedLinear}."""
     return {official_name(name, model.backbone.config): module
-            for name, module in model.backbone.named_modules() if hasattr(module, "voice")}
+            for name, module in model.backbone.named_modules() if hasattr(module, "lora_weights")}
 
 
 @torch.inference_mode()
 def voices(model, role):
     """{linear: (A (r, d_in), B (d_out, r))} of one role, by any method, as the linears use them."""
-    with model.speaking_as(torch.tensor([role])):
-        return {name: tuple(m.clone() for m in linear.voice) for name, linear in adapted(model).items()}
+    with model.active_roles(torch.tensor([role])):
+        return {name: tuple(m.clone() for m in linear.lora_weights) for name, linear in adapted(model).items()}
 
 
 @torch.inference_mode()
@@ -78,11 +78,11 @@ def verify(model, role, folder):
     try:
         for name, linear in adapted(model).items():
             A, B = (tensors.pop(f"base_model.model.{name}.lora_{half}.weight") for half in "AB")
-            linear.voice = [A.to(expected.device), B.to(expected.device) * (scale / linear.scale)]
+            linear.lora_weights = [A.to(expected.device), B.to(expected.device) * (scale / linear.scale)]
         difference = (probe(model) - expected).abs().max().item()
     finally:
         for linear in adapted(model).values():
-            linear.voice = None
+            linear.lora_weights = None
     if tensors or not difference <= 1e-3 * max(1.0, expected.abs().max().item()):
         raise ValueError(f"{folder} does not reproduce the run: logits differ by {difference:.2g}")
     return difference
@@ -99,7 +99,7 @@ def merge(model, role):
 @torch.inference_mode()
 def write_model(model, role, base, folder):
     """Merges a role and writes a full Hugging Face model; returns the largest difference of its logits, read again."""
-    folder, base, config = Path(folder), fetch(base), model.backbone.config
+    folder, base, config = Path(folder), fetch_model(base), model.backbone.config
     expected = probe(model, role)
     merge(model, role)
     state = {official_name(name, config): p for name, p in model.backbone.state_dict().items()

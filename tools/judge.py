@@ -16,9 +16,10 @@ from pathlib import Path
 
 import torch
 
-from data import Tokenizer
-from eval import appended, ask, bootstrap, read_predictions
-from model import Transformer, fetch
+from eval import appended, ask, read_predictions
+from metrics import bootstrap
+from model import Transformer, fetch_model
+from tokenizer import Tokenizer
 
 CRITERIA = {
     "behaviour": "Which answer sounds more like {role}: tone of voice, temper, habits of speech, attitude to whoever "
@@ -69,7 +70,7 @@ def service(url, name, tries=3):
 
 def local(folder):
     """A backbone as judge: "1" or "2", whichever it finds likelier after the prompt and "Verdict:"."""
-    folder = fetch(folder)
+    folder = fetch_model(folder)
     tokenizer, backbone = Tokenizer(folder), Transformer.from_pretrained(folder)
 
     @torch.inference_mode()

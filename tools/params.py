@@ -21,15 +21,16 @@ from pathlib import Path
 
 import torch
 
+from files import fetch
 from hycora_layer import METHODS, AdapterConfig, HyperModel
-from model import ModelConfig, Transformer, fetch
+from model import ModelConfig, Transformer
 
 
 def count(model_config, adapter_config):
     """Trainable numbers of a Hyper Model."""
     with torch.device("meta"):
         model = HyperModel(Transformer(model_config), adapter_config)
-    return sum(p.numel() for p in model.trainable().values()), sum(map(len, model.kinds.values()))
+    return sum(p.numel() for p in model.trainable().values()), sum(map(len, model.target_modules.values()))
 
 
 def main():

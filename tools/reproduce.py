@@ -21,8 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import train
-from data import fetch, load_rolebench, read_jsonl
-from eval import line_of, read_run, summarise, write_text
+from checkpoint import read_run
+from data import fetch_data, load_rolebench
+from eval import line_of
+from files import read_jsonl, write_text
+from metrics import aggregate
 from tools.compare import compare
 from tools.results import RESULTS, fill_tables
 
@@ -100,8 +103,8 @@ def over_seeds(values):
 def rolegpt(config):
     """RoleGPT's rows, a prompted GPT: over the run's test lines that the data folder has its answers to, if any."""
     try:
-        load = functools.partial(load_rolebench, fetch(config["data"]), config["language"], splits=config["splits"],
-                                 generalization=config["generalization"])
+        load = functools.partial(load_rolebench, fetch_data(config["data"]), config["language"],
+                                 splits=config["splits"], generalization=config["generalization"])
         answers = load("rolegpt_baseline")
     except FileNotFoundError:
         return []
@@ -110,7 +113,7 @@ def rolegpt(config):
     lines = [line_of(tests[key], s.answers[0], "RoleGPT") for key, s in zip(keys, answers) if key in tests]
     return [{**dict.fromkeys(("std", "trainable", "tokens_per_s")), **scores["overall"], "split": split, "role": "all",
              "method": f"RoleGPT ({scores['overall']['n']} lines)", "seeds": 1}
-            for split, scores in summarise(lines).items()]
+            for split, scores in aggregate(lines).items()]
 
 
 def gather(folders):

@@ -8,8 +8,8 @@ import json
 import re
 from pathlib import Path
 
-from eval import write_text
-from tools.compare import render
+from console import render_table
+from files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -76,9 +76,9 @@ def fill_tables():
         result = json.loads(path.read_text("utf8"))
         points = result["points"]
         table = curve_table(points) if len(points) > 1 else score_table(*points.values())
-        tables[path.stem] = f"{render(table, True)}\n\n{conditions(result)}"
+        tables[path.stem] = f"{render_table(table, True)}\n\n{conditions(result)}"
         if len(points) == 1:
-            tables[f"{path.stem} differences"] = render(difference_table(*points.values()), True)
+            tables[f"{path.stem} differences"] = render_table(difference_table(*points.values()), True)
     for path in (ROOT / "README.md", ROOT / "RESULTS.md"):
         text = path.read_text("utf8")
         for name, table in tables.items():

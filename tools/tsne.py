@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eval import load_run, made_by
+from checkpoint import load_run
+from eval import made_by
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999933")  # colour-blind-safe
 
@@ -22,9 +23,10 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#0
 @torch.inference_mode()
 def matrices(model, kind):
     """{half: (R, n, numbers)} of every half that differs between the R roles, in the n linears of a kind."""
-    linears = model.kinds[kind]
-    with model.speaking_as(torch.arange(model.config.num_roles)):
-        halves = {half: torch.stack([linear.voice[i] for linear in linears], -3).float() for i, half in enumerate("AB")}
+    linears = model.target_modules[kind]
+    with model.active_roles(torch.arange(model.config.num_roles)):
+        halves = {half: torch.stack([linear.lora_weights[i] for linear in linears], -3).float()
+                  for i, half in enumerate("AB")}
     return {half: m.flatten(-2).cpu().numpy() for half, m in halves.items() if m.dim() == 4}
 
 
@@ -88,9 +90,9 @@ def main():
     args = parser.parse_args()
     try:
         model, _, config = load_run(args.run, "cpu")
-        kind = args.kind or next(iter(model.kinds))
-        if kind not in model.kinds:
-            raise ValueError(f"there is no {kind!r}; choose {', '.join(model.kinds)}")
+        kind = args.kind or next(iter(model.target_modules))
+        if kind not in model.target_modules:
+            raise ValueError(f"there is no {kind!r}; choose {', '.join(model.target_modules)}")
         halves = matrices(model, kind)
         if not halves:
             raise ValueError(f"{args.run}: with {config['method']} all roles share A and B: there is nothing to draw")

@@ -1,0 +1,166 @@
+"""The run folder: build a model from its config, save and resume its training, load it when it is finished."""
+import hashlib
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from config import pick_device
+from files import write_atomically, write_json
+from hycora_layer import AdapterConfig, HyperModel
+from model import Transformer, fetch_model
+from tokenizer import Tokenizer
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CHECKPOINTS_KEPT = 2
+
+
+# ----------------------------------------------------------------------------------------------------- build and load
+def build(config, num_roles, device):
+    """(HyperModel, Tokenizer) of a configuration dict: its backbone, freshly adapted."""
+    folder = fetch_model(config["model"])
+    tokenizer = Tokenizer(folder, config["template"])
+    backbone = Transformer.from_pretrained(folder, DTYPES[config["precision"]], device)
+    keys = {f.name: config[f.name] for f in fields(AdapterConfig) if f.name != "num_roles"}
+    return HyperModel(backbone, AdapterConfig(**keys, num_roles=num_roles)), tokenizer
+
+
+def read_run(folder):
+    """The config of a run folder, with "roles": {name: id}."""
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} is not a run folder: it has no config.json")
+    try:
+        config = json.loads((folder / "config.json").read_text("utf8"))
+        roles = json.loads((folder / "roles.json").read_text("utf8"))
+        if "model" not in config:
+            raise KeyError("model")
+        return config | {"roles": roles}
+    except (ValueError, TypeError, KeyError) as e:
+        raise ValueError(f"{folder}: config.json or roles.json is not a run's ({type(e).__name__}: {e})") from None
+
+
+def load_run(folder, device="auto", compiled=False):
+    """(model, tokenizer, config) of a finished run, ready to answer; config["roles"] is {name: id}."""
+    config = read_run(folder)
+    model, tokenizer = build(config, len(config["roles"]), pick_device(device))
+    if compiled:                                          # on a GPU with CUDA graphs: decoding is bound by launches
+        on_gpu = model.backbone.device.type == "cuda"
+        model.backbone.compile_blocks(mode="reduce-overhead" if on_gpu else None)
+    return model.load(folder).eval(), tokenizer, config
+
+
+def new_folder(out):
+    """`out`, or out-2, out-3, ... if a run is there already: nothing is ever overwritten."""
+    path = Path(out)
+    n = 1
+    while (path / "config.json").exists():
+        n += 1
+        path = Path(f"{out}-{n}")
+    if n > 1:
+        print(f"{out} holds a run already: this one goes to {path}")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+# --------------------------------------------------------------------------------------------------- save and resume
+def rng_state():
+    """The random state of this process: {"cpu": state}, and "cuda" where there is a GPU."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def save_checkpoint(run, step, model, optimizer, scaler, rng_states):
+    """Writes checkpoint/<step>.safetensors and then <step>.json, a seal with its checksum; keeps the last two.
+
+    It holds the trainable tensors, AdamW's moments, the loss scale, and every process's random state; the order of the
+    data follows from the step. Raises OSError, with the old checkpoints whole, if it cannot be written (a full disk).
+    """
+    folder = run / "checkpoint"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{step:08d}.safetensors"
+
+    # everything as named tensors
+    tensors = {f"param/{name}": p.detach() for name, p in model.trainable().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        for name, value in moments.items():
+            tensors[f"adam/{index}/{name}"] = value
+    for rank, state in enumerate(rng_states):
+        for name, value in state.items():
+            tensors[f"rng/{rank}/{name}"] = value
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
+    # the seal comes last: a checkpoint without one was never finished
+    try:
+        write_atomically(path, lambda temporary: save_file(tensors, temporary))
+        seal = {"step": step, "sha256": digest(path), "processes": len(rng_states), "scaler": scaler.state_dict()}
+        write_json(path.with_suffix(".json"), seal)
+    except (OSError, SafetensorError) as e:
+        for leftover in folder.glob("*.tmp"):
+            leftover.unlink()
+        raise OSError(f"{path} cannot be written ({e}); the checkpoints before it are whole: make room, then go on "
+                      f"with python train.py --resume {run}") from None
+
+    # of the old ones the seal goes first
+    for old in sorted(folder.glob("*.json"))[:-CHECKPOINTS_KEPT]:
+        old.unlink()
+        old.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
+def load_checkpoint(run, model, optimizer, scaler, rank=0, processes=1):
+    """Restores the newest checkpoint whose seal fits and returns its step, or 0 if none was written yet.
+
+    Raises ValueError if all are broken, or if it belongs to another model or another number of processes.
+    """
+    seals = sorted((run / "checkpoint").glob("*.json"), reverse=True)
+    for seal_path in seals:
+        path = seal_path.with_suffix(".safetensors")
+        try:
+            seal = json.loads(seal_path.read_text("utf8"))
+            if digest(path) != seal["sha256"]:
+                raise ValueError("its checksum is wrong")
+        except (ValueError, OSError, KeyError) as e:
+            print(f"{path} is broken ({e}): trying the one before")
+            continue
+        if seal["processes"] != processes:
+            raise ValueError(f"{path} was written by {seal['processes']} processes, these are {processes}: resume "
+                             f"with torchrun --nproc_per_node {seal['processes']}")
+        restore(path, model, optimizer, rank)
+        scaler.load_state_dict(seal["scaler"])
+        return seal["step"]
+
+    if seals or (run / "adapter.safetensors").exists():
+        raise ValueError(f"{run} has no usable checkpoint: start anew with another --out")
+    return 0
+
+
+def restore(path, model, optimizer, rank):
+    """Puts the tensors of a checkpoint back where they came from."""
+    params = {}
+    moments = {}
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
+    for key, value in tensors.items():
+        kind, _, rest = key.partition("/")
+        if kind == "param":
+            params[rest] = value
+        elif kind == "adam":
+            index, name = rest.split("/")
+            moments.setdefault(int(index), {})[name] = value
+
+    model.load_trainable(params, path)
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+    torch.set_rng_state(tensors[f"rng/{rank}/cpu"])
+    if f"rng/{rank}/cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors[f"rng/{rank}/cuda"])
+
+
+def digest(path):
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

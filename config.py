@@ -38,7 +38,7 @@ class Config(AdapterConfig):
     max_steps: int = 0                  # optimizer steps; 0: by epochs
     batch_size: int = 8                 # examples of a micro-batch: the set I of Eq. 7
     grad_accum: int = 1                 # micro-batches of a step
-    balance_roles: bool = False         # every micro-batch: at least two roles, and two examples of one role
+    balance_roles: bool = False         # P x K batches: several roles, two examples of each
     lr: float = 1e-4
     warmup_ratio: float = 0.1           # share of the steps
     weight_decay: float = 0.0

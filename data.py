@@ -1,27 +1,30 @@
-"""RoleBench in, batches out: reading, prompts, label masks, padding.
+"""From RoleBench to batches: reading, training examples, labels, batches.
 
-A line of RoleBench is one question to one role with one or more answers. Each answer becomes a row
+A line of RoleBench is one question to one role, with one or more answers. Each answer becomes an example:
 
-    [ prompt ........ | response ... eos ]          supervised: exactly response + eos
+    input_ids   prompt ........ response ... stop    padding ...
+    labels      -100 .......... response ... stop    -100 ......
 
-B rows, T tokens of the longest, N supervised tokens of the batch. Rows are padded on the right.
+Exactly the response and the stop token are supervised. B examples of a batch, T tokens of the longest, N supervised
+tokens of the batch.
 """
 import difflib
-import itertools
 import random
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from files import fetch, parse_json, read_jsonl
 
+IGNORE = -100                           # the label of a token that is not supervised
 SPLITS = ("general", "role_specific")
 FOLDERS = {"en": "rolebench-eng/{}-generalization", "zh": "rolebench-zh"}
-PROFILES = {"en": ["profiles-eng/desc.json", "roles_desc_en.json"],      # RoleBench's, the authors'
-            "zh": ["profiles-zh/desc.json", "roles_desc_zh.json"]}
+PROFILES = {"en": "profiles-eng/desc.json", "zh": "profiles-zh/desc.json"}
 
 
 # ------------------------------------------------------------------------------------------------ reading RoleBench
@@ -36,29 +39,29 @@ class Sample:
 
 
 def parse_line(record, split, language, place):
-    """The Sample of a line, texts stripped; ValueError says what the line lacks.
+    """The Sample of a line {"role", "question", "generated": [answer, ...]}, texts stripped.
 
-    A line is RoleBench's {"role", "question", "generated": [...]} or one of the authors' preprocessed files:
-    {"role", "conversation": [{"human", "assistant"}]} to train on, {"role", "instruction", "input", "output"} to test.
+    ValueError names the place and says what the line lacks.
     """
-    question, answers = record.get("question"), record.get("generated")
-    if "conversation" in record:
-        turns = record["conversation"]
-        if not isinstance(turns, list) or len(turns) != 1 or not isinstance(turns[0], dict):
-            raise ValueError(f'{place}: "conversation" has to be a list of one turn, {{"human", "assistant"}}')
-        question, answers = turns[0].get("human"), turns[0].get("assistant")
-    elif "output" in record:
-        question, answers = record.get("input"), record["output"]        # its "instruction" is persona_of's business
-    answers = [answers] if isinstance(answers, str) else answers
-    for key, ok in (("role", isinstance(record.get("role"), str)),
-                    ("question", isinstance(question, str)),
-                    ("generated", isinstance(answers, list) and all(isinstance(a, str) for a in answers))):
+    answers = record.get("generated")
+    if isinstance(answers, str):
+        answers = [answers]
+    is_text = {
+        "role": isinstance(record.get("role"), str),
+        "question": isinstance(record.get("question"), str),
+        "generated": isinstance(answers, list) and all(isinstance(answer, str) for answer in answers),
+    }
+    for key, ok in is_text.items():
         if not ok:
             raise ValueError(f'{place}: "{key}" is missing or not text')
-    role, question, answers = record["role"].strip(), question.strip(), tuple(a.strip() for a in answers)
-    if not role or not question or not answers or not all(answers):
-        what = "role" if not role else "question" if not question else "answer"
-        raise ValueError(f"{place}: empty {what}; fill it in or delete the line")
+
+    role = record["role"].strip()
+    question = record["question"].strip()
+    answers = tuple(answer.strip() for answer in answers)
+    empty = {"role": not role, "question": not question, "answer": not answers or not all(answers)}
+    for what, is_empty in empty.items():
+        if is_empty:
+            raise ValueError(f"{place}: empty {what}; fill it in or delete the line")
     return Sample(split, role, question, answers, language)
 
 
@@ -69,45 +72,37 @@ def languages(language):
     return tuple(FOLDERS) if language == "all" else (language,)
 
 
-def find_files(root, language, part, splits=SPLITS, generalization="instruction"):
-    """[(path, split)] of a language's files of `part` ("train" or "test"), in RoleBench's layout or the authors'."""
-    root, folder = Path(root), FOLDERS[language].format(generalization)
-    found = [(root / folder / split / f"{part}.jsonl", split) for split in splits]
-    for path in sorted(root.glob(f"role_bench_{language}*{part}*.json")):
-        if "with_instruction" not in path.name:                          # the same lines with the role told in words
-            split = next((s for s in SPLITS if s.split("_")[-1] in path.name), "both")
-            if split == "both" and set(splits) != set(SPLITS):
-                raise ValueError(f"{path} holds both splits, so --splits cannot choose one")
-            found += [(path, split)] if split in (*splits, "both") else []
-    return [(path, split) for path, split in found if path.is_file()]
-
-
 def load_rolebench(root, language="all", part="train", splits=SPLITS, generalization="instruction"):
-    """Samples of `part` ("train" or "test") of a folder in RoleBench's layout or the authors', in the files' order.
+    """Samples of `part` ("train" or "test") of a folder in RoleBench's layout, in the files' order.
 
     generalization: which English test, "instruction" (new questions) or "role" (new roles). A language may lack a
     split. Raises FileNotFoundError without any file, ValueError for a broken line.
     """
     samples = []
     for lang in languages(language):
-        files = find_files(root, lang, part, splits, generalization)
+        folder = Path(root) / FOLDERS[lang].format(generalization)
+        files = {split: folder / split / f"{part}.jsonl" for split in splits}
+        files = {split: path for split, path in files.items() if path.is_file()}
         if not files:
-            raise FileNotFoundError(f"{root} has neither {FOLDERS[lang].format(generalization)}/*/{part}.jsonl nor "
-                                    f"role_bench_{lang}*{part}*.json: --data takes a folder in RoleBench's layout (or "
-                                    f"its hub id), --language one of its languages")
-        samples += [parse_line(r, split, lang, place) for path, split in files for place, r in read_jsonl(path)]
+            raise FileNotFoundError(f"{folder} has no */{part}.jsonl: --data takes a folder in RoleBench's layout (or "
+                                    f"its hub id), --language one of its languages; python -m tools.convert brings "
+                                    f"other files into that layout")
+        for split, path in files.items():
+            samples += [parse_line(record, split, lang, place) for place, record in read_jsonl(path)]
     return samples
 
 
 def load_profiles(root, language="all"):
     """{role: description} of a RoleBench folder; empty where it has none. ValueError for anything but text."""
     profiles = {}
-    for path in (Path(root) / name for lang in languages(language) for name in PROFILES[lang]):
-        if path.is_file():
-            found = parse_json(path.read_bytes(), path)
-            if strange := [role for role, text in found.items() if not isinstance(text, str)]:
-                raise ValueError(f"{path}: the description of {strange[0]} is not text")
-            profiles |= found
+    for lang in languages(language):
+        path = Path(root) / PROFILES[lang]
+        if not path.is_file():
+            continue
+        for role, text in parse_json(path.read_bytes(), path).items():
+            if not isinstance(text, str):
+                raise ValueError(f"{path}: the description of {role} is not text")
+            profiles[role] = text
     return profiles
 
 
@@ -120,31 +115,33 @@ def choose_roles(samples, subset=""):
     if subset.strip().isdigit():
         names = names[:int(subset)]
     elif subset.strip():
-        known, names = dict.fromkeys(names), [n.strip() for n in subset.split(",")]
+        known = dict.fromkeys(names)
+        names = list(dict.fromkeys(name.strip() for name in subset.split(",")))
         for name in names:
             role_id(name, known)
     if not names:
         raise ValueError(f"role_subset {subset!r} leaves no role")
-    return {name: i for i, name in enumerate(dict.fromkeys(names))}
+    return {name: i for i, name in enumerate(names)}
 
 
 def first_of_each(samples, n):
     """The first n samples of each role in each split, in their order."""
     seen = Counter()
-
-    def early(s):
+    chosen = []
+    for s in samples:
         seen[s.role, s.split] += 1
-        return seen[s.role, s.split] <= n
-    return list(filter(early, samples))
+        if seen[s.role, s.split] <= n:
+            chosen.append(s)
+    return chosen
 
 
 def role_id(name, roles):
     """roles[name]; ValueError suggests the nearest names."""
-    if name not in roles:
-        near = difflib.get_close_matches(name, roles, n=3, cutoff=0.3)
-        raise ValueError(f"unknown role {name!r}; " + (f"did you mean {' or '.join(near)}?" if near else
-                                                       f"known: {', '.join(roles)}"))
-    return roles[name]
+    if name in roles:
+        return roles[name]
+    near = difflib.get_close_matches(name, roles, n=3, cutoff=0.3)
+    advice = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(roles)}"
+    raise ValueError(f"unknown role {name!r}; {advice}")
 
 
 def fetch_data(name):
@@ -154,131 +151,182 @@ def fetch_data(name):
 
 
 def persona_of(role, profiles):
-    """The sentence that tells a model in words whom to play, for methods that have no other way to know."""
+    """The system prompt that names and describes a role, for models that have no other way to know it."""
     return f"You are {role}. {profiles.get(role, '')}".strip()
 
 
-# ------------------------------------------------------------------------------------------------- rows and batches
+# ------------------------------------------------------------------------------------------------ training examples
 @dataclass(frozen=True)
-class Row:
-    """One training row: ids = prompt + response + stop; the first `prompt` of them are not supervised."""
+class Example:
+    """One training example: ids = prompt + response + stop; the first prompt_len of them are not supervised."""
     ids: list[int]
-    prompt: int
+    prompt_len: int
     role_id: int
-    complete: bool = True        # False: cut at max_length, so the stop token is missing
+    truncated: bool = False      # at max_length, so that the stop token is missing
     sample: int = 0              # the index of the sample that it is an answer of
 
 
-def encode_rows(samples, roles, tokenizer, max_length, profiles=None):
-    """Rows of samples, one per answer. roles: {name: id}; profiles: {name: description} tells the role in words.
+def encode_examples(samples, roles, tokenizer, max_length, profiles=None):
+    """Examples of samples, one per answer. roles: {name: id}; profiles: {name: description} to put in the prompt.
 
-    A row longer than max_length loses its end, as in the authors' code; one whose prompt alone fills it is dropped.
-    Returns (rows, number cut, number dropped). Raises ValueError for an unknown role or when no row is left.
+    An example longer than max_length loses its end, as in the authors' code; one whose prompt alone fills it is
+    dropped. Returns (examples, number truncated, number dropped). Raises ValueError for an unknown role or when no
+    example is left.
     """
-    rows, cut, dropped = [], 0, 0
-    answers = iter(tokenizer.encode_batch([a for s in samples for a in s.answers]))
+    examples = []
+    dropped = 0
+    answers = iter(tokenizer.encode_batch([answer for s in samples for answer in s.answers]))
+
     for n, s in enumerate(tqdm(samples, desc="tokenising", leave=False, disable=len(samples) < 5000)):
         role = role_id(s.role, roles)
-        prompt = tokenizer.prompt(s.question, persona_of(s.role, profiles) if profiles is not None else None)
+        persona = persona_of(s.role, profiles) if profiles is not None else None
+        prompt = tokenizer.prompt(s.question, persona)
         for _ in s.answers:
             ids = prompt + next(answers) + [tokenizer.stop_id]
-            dropped += len(prompt) >= max_length
-            cut += len(prompt) < max_length < len(ids)
-            if len(prompt) < max_length:
-                rows.append(Row(ids[:max_length], len(prompt), role, len(ids) <= max_length, n))
-    if not rows:
-        raise ValueError(f"no training row is left: {len(samples)} samples, max_length {max_length}")
-    return rows, cut, dropped
+            if len(prompt) >= max_length:
+                dropped += 1
+                continue
+            examples.append(Example(ids[:max_length], len(prompt), role, len(ids) > max_length, n))
+
+    if not examples:
+        raise ValueError(f"no training example is left: {len(samples)} samples, max_length {max_length}")
+    truncated = sum(example.truncated for example in examples)
+    return examples, truncated, dropped
 
 
-def batch_order(rows, batch_size, seed, epoch, one_answer=False, balance_roles=False):
-    """Index lists of one epoch's batches: shuffled, yet of similar lengths within a batch, so little is padding.
+# ---------------------------------------------------------------------------------------------------------- batches
+@dataclass
+class Batch:
+    """What `collate` makes. Positions are flat, b * T + t, and known on the host, so that no step waits for a count."""
+    input_ids: torch.Tensor      # (B, T)
+    labels: torch.Tensor         # (B, T)  the token itself where it is supervised, else -100; stays on the CPU
+    role_ids: torch.Tensor       # (B,)    stays on the CPU: its distinct values are found there
+    positions: torch.Tensor      # (N,)    positions whose next token is supervised
+    targets: torch.Tensor        # (N,)    those next tokens
+    pooled: torch.Tensor         # (P,)    positions that represent a response in Eq. 5 ...
+    pooled_rows: torch.Tensor    # (P,)    ... and the row of the batch that each belongs to
 
-    one_answer: only one row of each sample, drawn anew every epoch. balance_roles: see `balanced`.
+    def to(self, device):
+        """The tensors that the step reads on `device`; to a GPU from pinned memory, so that nobody waits for it."""
+        moved = {}
+        for name in ("input_ids", "positions", "targets", "pooled", "pooled_rows"):
+            tensor = getattr(self, name)
+            if device.type == "cuda":
+                tensor = tensor.pin_memory()
+            moved[name] = tensor.to(device, non_blocking=True)
+        return Batch(labels=self.labels, role_ids=self.role_ids, **moved)
+
+
+def collate(examples, pad_id, pool="last"):
+    """Examples to a Batch, padded on the right. pool: see `pooled_span`."""
+    B = len(examples)
+    T = max(len(example.ids) for example in examples)
+    input_ids = torch.full((B, T), pad_id)
+    labels = torch.full((B, T), IGNORE)
+    pooled = []
+    pooled_rows = []
+
+    for b, example in enumerate(examples):
+        n = len(example.ids)
+        input_ids[b, :n] = torch.tensor(example.ids)
+        labels[b, example.prompt_len:n] = input_ids[b, example.prompt_len:n]
+
+        span = pooled_span(example, pool)
+        pooled += [b * T + t for t in span]
+        pooled_rows += [b] * len(span)
+
+    # the hidden state at position t predicts the token at t + 1
+    next_labels = F.pad(labels[:, 1:], (0, 1), value=IGNORE).flatten()   # (B * T,)
+    positions = (next_labels != IGNORE).nonzero().squeeze(1)             # (N,)
+    targets = next_labels[positions]
+
+    role_ids = torch.tensor([example.role_id for example in examples])
+    return Batch(input_ids, labels, role_ids, positions, targets, torch.tensor(pooled), torch.tensor(pooled_rows))
+
+
+def pooled_span(example, pool):
+    """Which tokens of an example represent its response in Eq. 5: its "last" (the stop token), the one "before_eos",
+    or the "mean" of all tokens of the response."""
+    n = len(example.ids)
+    if pool == "mean":
+        return range(example.prompt_len, n)
+    chosen = n - 1
+    if pool == "before_eos" and not example.truncated:
+        chosen = max(n - 2, example.prompt_len)
+    return range(chosen, chosen + 1)
+
+
+def batch_order(examples, batch_size, seed, epoch, one_answer=False, balance_roles=False):
+    """Index lists of one epoch's batches: shuffled, yet of similar lengths within a batch, so that little is padding.
+
+    one_answer: only one example of each sample, drawn anew every epoch. balance_roles: see `balanced_batches`.
     The order depends on the arguments alone: that is all a resumed run needs to go on in mid-epoch.
     """
     rng = random.Random(f"{seed}/{epoch}")
-    order = list(range(len(rows)))
+    order = list(range(len(examples)))
     rng.shuffle(order)
     if one_answer:
-        order = list({rows[i].sample: i for i in order}.values())        # the last of a sample's rows
-    pool, batches = 32 * batch_size, []                   # sort within pools of 32 batches, then cut and mix
-    for n, start in enumerate(range(0, len(order), pool)):
-        chunk = sorted(order[start:start + pool], key=lambda i: len(rows[i].ids), reverse=n % 2)
-        batches += [chunk[i:i + batch_size] for i in range(0, len(chunk), batch_size)]
+        order = list({examples[i].sample: i for i in order}.values())    # the last of a sample's examples
+
     if balance_roles:
-        batches = balanced(batches, [r.role_id for r in rows])
+        batches = balanced_batches(order, examples, batch_size, rng)
+    else:
+        batches = batches_of_similar_length(order, examples, batch_size)
     rng.shuffle(batches)
     return batches
 
 
-def balanced(batches, roles):
-    """The batches, with rows swapped until each has two roles and a positive pair of Eq. 7, two rows of one role.
-
-    The swap is with the nearest batch that can spare a row, so lengths stay similar. roles: role id of each row. A
-    last batch of one or two joins the one before. Raises ValueError where no swap helps (one role in all, say).
-    """
-    def good(batch):
-        return 2 <= len({roles[i] for i in batch}) < len(batch)
-
-    def swap(n):
-        """Makes batch n good by one swap; those before it stay good, those after it have their turn still."""
-        outwards = (m for d in range(1, len(batches)) for m in (n + d, n - d) if 0 <= m < len(batches))
-        for m in outwards:
-            for i, j in itertools.product(batches[n], batches[m]):
-                mine = [j if k == i else k for k in batches[n]]
-                other = [i if k == j else k for k in batches[m]]
-                if good(mine) and (good(other) or m > n and not good(batches[m])):
-                    batches[n], batches[m] = mine, other
-                    return True
-        return False
-    if len(batches) > 1 and len(batches[-1]) < 3:
-        batches[-2:] = [batches[-2] + batches[-1]]
-    for n in range(len(batches)):
-        if not good(batches[n]) and not swap(n):
-            raise ValueError(f"balance_roles: no way to give every batch two roles and two rows of one role "
-                             f"({len(set(roles))} roles, batches of {len(batches[0])})")
+def batches_of_similar_length(order, examples, batch_size):
+    """Batches cut from pools of 32 batches' examples, each pool sorted by length, alternately up and down."""
+    batches = []
+    pool_size = 32 * batch_size
+    for n, start in enumerate(range(0, len(order), pool_size)):
+        pool = sorted(order[start:start + pool_size], key=lambda i: len(examples[i].ids), reverse=n % 2 == 1)
+        batches += [pool[i:i + batch_size] for i in range(0, len(pool), batch_size)]
     return batches
 
 
-def padding_share(rows, batches):
+def balanced_batches(order, examples, batch_size, rng, per_role=2):
+    """Batches of P roles with K = `per_role` examples each, so that Eq. 7 has positives and negatives in every batch.
+
+    P is batch_size // K. Each batch takes the roles that have most examples left and, of each, those whose lengths are
+    nearest to that of one random example. What is left when fewer than two roles have K examples is not used in this
+    epoch. Raises ValueError where no batch can be made.
+    """
+    def length(i):
+        return len(examples[i].ids)
+
+    queues = {role: [] for role in sorted({examples[i].role_id for i in order})}
+    for i in sorted(order, key=length):
+        queues[examples[i].role_id].append(i)
+
+    batches = []
+    while batch_size >= 2 * per_role:
+        ready = [queue for queue in queues.values() if len(queue) >= per_role]
+        if len(ready) < 2:
+            break
+        ready.sort(key=len, reverse=True)
+        target = length(rng.choice(ready[0]))
+        batch = []
+        for queue in ready[:batch_size // per_role]:
+            start = bisect_left(queue, target, key=length) - per_role // 2
+            start = min(max(start, 0), len(queue) - per_role)
+            batch += queue[start:start + per_role]
+            del queue[start:start + per_role]
+        batches.append(batch)
+
+    if not batches:
+        raise ValueError(f"balance_roles needs batches of at least {2 * per_role} and two roles with {per_role} "
+                         f"examples each; here batch_size is {batch_size}, with {len(queues)} roles")
+    return batches
+
+
+def padding_share(examples, batches):
     """The part of all tokens in these batches that is padding."""
-    lengths = [[len(rows[i].ids) for i in batch] for batch in batches]
-    return 1 - sum(map(sum, lengths)) / sum(len(batch) * max(batch) for batch in lengths)
-
-
-@dataclass
-class Batch:
-    """Positions are flat, b * T + t, and made here on the host, so that no step has to wait for a count."""
-    input_ids: torch.Tensor      # (B, T)
-    role_ids: torch.Tensor       # (B,)   stays on the CPU: its distinct values are found there
-    supervised: torch.Tensor     # (N,)   positions whose next token is response or stop
-    targets: torch.Tensor        # (N,)   those next tokens
-    pooled: torch.Tensor         # (P,)   positions that represent a row's response in Eq. 5 ...
-    pooled_rows: torch.Tensor    # (P,)   ... and the row each belongs to
-
-    def to(self, device):
-        """All but role_ids on `device`; to a GPU from pinned memory, so that nobody waits for the copy."""
-        host = {k: v for k, v in vars(self).items() if k != "role_ids"}
-        if device.type == "cuda":
-            host = {k: v.pin_memory() for k, v in host.items()}
-        return Batch(role_ids=self.role_ids, **{k: v.to(device, non_blocking=True) for k, v in host.items()})
-
-
-def collate(rows, pad_id, pool="last"):
-    """Rows to a Batch. pool: which response tokens stand for the response in Eq. 5: its "last" (the stop token),
-    the one "before_eos", or the "mean" of all."""
-    B, T = len(rows), max(len(r.ids) for r in rows)
-    ids = torch.full((B, T), pad_id)
-    supervised, targets, pooled, pooled_rows = [], [], [], []
-    for b, r in enumerate(rows):
-        n = len(r.ids)
-        ids[b, :n] = torch.tensor(r.ids)
-        supervised += range(b * T + r.prompt - 1, b * T + n - 1)
-        targets += r.ids[r.prompt:]
-        first = {"last": n - 1, "before_eos": max(n - 1 - r.complete, r.prompt), "mean": r.prompt}[pool]
-        stop = first + 1 if pool == "before_eos" else n
-        pooled += range(b * T + first, b * T + stop)
-        pooled_rows += [b] * (stop - first)
-    t = torch.tensor
-    return Batch(ids, t([r.role_id for r in rows]), t(supervised), t(targets), t(pooled), t(pooled_rows))
+    tokens = 0
+    padded = 0
+    for batch in batches:
+        lengths = [len(examples[i].ids) for i in batch]
+        tokens += sum(lengths)
+        padded += len(batch) * max(lengths)
+    return 1 - tokens / padded

@@ -29,7 +29,7 @@ from data import (
     SPLITS,
     Sample,
     collate,
-    encode_rows,
+    encode_examples,
     fetch_data,
     load_profiles,
     load_rolebench,
@@ -109,7 +109,7 @@ def read_answers(model, tokenizer, config, samples, batch_size=32):
     """How the model reads each sample's first reference as spoken by its role: nats per token (n,) of the answer and
     its stop, and e_t of Eq. 5 (n, C). NaN where the prompt alone is longer than max_length."""
     backbone, told = model.backbone, config["profiles"] if config["role_in_prompt"] else None
-    rows, _, _ = encode_rows([replace(s, answers=s.answers[:1]) for s in samples], config["roles"], tokenizer,
+    rows, _, _ = encode_examples([replace(s, answers=s.answers[:1]) for s in samples], config["roles"], tokenizer,
                              config["max_length"], told)
     rows.sort(key=lambda r: len(r.ids))
     nats, e_t = torch.full((len(samples),), math.nan), torch.full((len(samples), backbone.config.hidden_size), math.nan)
@@ -118,9 +118,9 @@ def read_answers(model, tokenizer, config, samples, batch_size=32):
         batch = collate(chosen, tokenizer.eos_id, config["pool"]).to(backbone.device)
         with model.active_roles(batch.role_ids):
             hidden = backbone.hidden_states(batch.input_ids).flatten(0, 1)                    # (B * T, C)
-            counts = [len(r.ids) - r.prompt for r in chosen]
+            counts = [len(r.ids) - r.prompt_len for r in chosen]
             sums = [response_cross_entropy(h, backbone.lm_head.weight, t) for h, t in
-                    zip(hidden[batch.supervised].split(counts), batch.targets.split(counts))]
+                    zip(hidden[batch.positions].split(counts), batch.targets.split(counts))]
         at = [r.sample for r in chosen]
         nats[at] = torch.stack(sums).float().cpu() / torch.tensor(counts)
         e_t[at] = pool_response(hidden, batch.pooled, batch.pooled_rows, len(chosen)).float().cpu()

@@ -42,7 +42,7 @@ from data import (
     batch_order,
     choose_roles,
     collate,
-    encode_rows,
+    encode_examples,
     fetch_data,
     first_of_each,
     load_profiles,
@@ -154,7 +154,7 @@ class Steps:
         everything = [example for micro_batch in chosen for example in micro_batch]
 
         batches = [collate(examples, self.pad_id, self.cfg.pool) for examples in mine]
-        supervised = sum(len(example.ids) - example.prompt for example in everything)
+        supervised = sum(len(example.ids) - example.prompt_len for example in everything)
         counts = contrast_pairs(chosen) | {"tokens": sum(len(example.ids) for example in everything)}
         return Step(batches, len(rows), supervised, rows, counts)
 
@@ -187,7 +187,7 @@ def backward(model, batches, cfg, lam, scaler, supervised=None, num_micro_batche
 
             # cross-entropy of the responses, per supervised token of the whole step
             head = model.backbone.lm_head.weight
-            ce = response_cross_entropy(hidden[batch.supervised], head, batch.targets) / supervised
+            ce = response_cross_entropy(hidden[batch.positions], head, batch.targets) / supervised
 
             # contrastive loss of this micro-batch
             contrastive = torch.zeros_like(ce)
@@ -402,7 +402,7 @@ def run_training(argv):
     print(f"{cfg.method} on {cfg.model}: {len(roles)} roles, {cfg.device}, {cfg.precision}\n{model.describe()}")
 
     # training examples
-    examples, truncated, dropped = encode_rows(samples, roles, tokenizer, cfg.max_length,
+    examples, truncated, dropped = encode_examples(samples, roles, tokenizer, cfg.max_length,
                                                profiles if cfg.role_in_prompt else None)
     if truncated or dropped:
         print(f"max_length {cfg.max_length}: {truncated} rows lose the end of their answer, {dropped} are left out: "

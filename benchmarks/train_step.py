@@ -24,7 +24,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 import train
-from data import Row, batch_order, collate
+from data import Example, batch_order, collate
 from hycora_layer import AdapterConfig, HyperModel
 from hyper import HyperNetwork
 from model import ModelConfig, Transformer
@@ -109,7 +109,7 @@ class Theirs:
         ids, labels = (torch.full((len(rows), T), fill) for fill in (0, -100))
         for b, r in enumerate(rows):
             ids[b, :len(r.ids)] = torch.tensor(r.ids)
-            labels[b, r.prompt:len(r.ids)] = ids[b, r.prompt:len(r.ids)]
+            labels[b, r.prompt_len:len(r.ids)] = ids[b, r.prompt_len:len(r.ids)]
         mask = torch.arange(T) < torch.tensor([[len(r.ids)] for r in rows])
         if hasattr(self, "role_ids"):
             self.role_ids[:] = [torch.tensor([r.role_id for r in rows], device=device)]
@@ -148,7 +148,7 @@ def rows_of(workload, n, length, vocab, rng):
             prompt = 1 if workload == "dense" else length // 2
             answer = length - prompt
         ids = [rng.randrange(vocab) for _ in range(prompt + answer)]
-        made.append(Row(ids, prompt, rng.randrange(ROLES)))
+        made.append(Example(ids, prompt, rng.randrange(ROLES)))
     return made
 
 

@@ -1,18 +1,20 @@
 """data.py: reading RoleBench with its quirks, prompts, the label mask, batches."""
 import json
 import sys
+from collections import Counter
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import ROOT, write_rolebench
 
 from data import (
     SPLITS,
-    Row,
+    Example,
     Sample,
     batch_order,
     collate,
-    encode_rows,
+    encode_examples,
     fetch_data,
     load_profiles,
     load_rolebench,
@@ -20,6 +22,7 @@ from data import (
     persona_of,
 )
 from tokenizer import Tokenizer
+from tools.convert import convert
 
 TINY = ROOT / "tiny"
 
@@ -56,26 +59,45 @@ def test_a_broken_line_is_named_with_its_file_and_number(tmp_path, line, message
     assert f"{path}:2: " in str(error.value)
 
 
-def test_the_authors_preprocessed_files(tmp_path):
-    def write(name, *lines):
-        (tmp_path / name).write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf8")
-    write("role_bench_zh_train_without_instruction.json", {"role": "孙悟空", "conversation": [{"human": " 谁？", "assistant": "俺 "}]})
-    write("role_bench_zh_train_with_instruction.json", {"role": "孙悟空", "system": "你是孙悟空", "conversation": [{"human": "谁？", "assistant": "俺"}]})
-    write("role_bench_zh_general_test.json", {"role": "孙悟空", "instruction": "你是孙悟空", "input": "谁？", "output": ["俺", "我"]})
-    write("role_bench_zh_specific_test.json", {"role": "孙悟空", "instruction": "", "input": "山？", "output": "花果山"})
-    (tmp_path / "roles_desc_zh.json").write_text('{"孙悟空": "猴王"}', "utf8")
-    assert load_rolebench(tmp_path, "zh") == [Sample("both", "孙悟空", "谁？", ("俺",), "zh")]
-    assert load_rolebench(tmp_path, "zh", "test") == [Sample("general", "孙悟空", "谁？", ("俺", "我"), "zh"),
-                                                      Sample("role_specific", "孙悟空", "山？", ("花果山",), "zh")]
-    assert load_rolebench(tmp_path, "zh", "test", ("role_specific",))[0].question == "山？" and load_profiles(tmp_path, "zh") == {"孙悟空": "猴王"}
-    with pytest.raises(ValueError, match="holds both splits"):
-        load_rolebench(tmp_path, "zh", "train", ("general",))
-    with pytest.raises(FileNotFoundError, match="role_bench_en"):
-        load_rolebench(tmp_path, "en")
-    for turns in ([], [{"human": "a", "assistant": "b"}] * 2, ["a"], {"human": "a"}):
-        write("role_bench_zh_train_without_instruction.json", {"role": "孙悟空", "conversation": turns})
-        with pytest.raises(ValueError, match="instruction.json:1: \"conversation\" has to be a list of one turn"):
-            load_rolebench(tmp_path, "zh")
+def write_lines(path, *lines):
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf8")
+
+
+def test_the_authors_preprocessed_files_are_converted_to_rolebenchs_layout(tmp_path, capsys):
+    theirs, out = tmp_path / "theirs", tmp_path / "out"
+    theirs.mkdir()
+    write_lines(theirs / "role_bench_zh_train_without_instruction.json", {"role": "孙悟空", "conversation": [{"human": " 谁？", "assistant": "俺 "}]})
+    write_lines(theirs / "role_bench_zh_train_with_instruction.json", {"role": "孙悟空", "system": "你是孙悟空", "conversation": [{"human": "谁？", "assistant": "俺"}]})
+    write_lines(theirs / "role_bench_zh_general_test.json", {"role": "孙悟空", "instruction": "你是孙悟空", "input": "谁？", "output": ["俺", "我"]})
+    write_lines(theirs / "role_bench_zh_specific_test.json", {"role": "孙悟空", "instruction": "", "input": "山？", "output": "花果山"})
+    (theirs / "roles_desc_zh.json").write_text('{"孙悟空": "猴王"}', "utf8")
+    with pytest.raises(FileNotFoundError, match="tools.convert"):
+        load_rolebench(theirs, "zh")
+
+    convert(theirs, out)
+    assert load_rolebench(out, "zh") == [Sample("general", "孙悟空", "谁？", ("俺",), "zh")]
+    assert load_rolebench(out, "zh", "test") == [Sample("general", "孙悟空", "谁？", ("俺", "我"), "zh"),
+                                                 Sample("role_specific", "孙悟空", "山？", ("花果山",), "zh")]
+    assert load_profiles(out, "zh") == {"孙悟空": "猴王"}
+    assert "train_without_instruction.json names no split" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("turns", [[], [{"human": "a", "assistant": "b"}] * 2, ["a"], {"human": "a"}])
+def test_a_conversation_of_other_than_one_turn_is_not_converted(tmp_path, turns):
+    write_lines(tmp_path / "role_bench_zh_train.json", {"role": "孙悟空", "conversation": turns})
+    with pytest.raises(ValueError, match="train.json:1: \"conversation\" has to be a list of one turn"):
+        convert(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_conversion_needs_files_and_overwrites_nothing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="role_bench_LANG"):
+        convert(tmp_path, tmp_path / "out")
+    write_lines(tmp_path / "role_bench_en_train.json", {"role": "A", "conversation": [{"human": "q", "assistant": "a"}]})
+    convert(tmp_path, tmp_path / "out")
+    assert load_rolebench(tmp_path / "out", "en")[0].role == "A"
+    with pytest.raises(FileExistsError, match="choose another --out"):
+        convert(tmp_path, tmp_path / "out")
 
 
 def test_bytes_that_are_not_utf8_name_their_line_and_a_byte_order_mark_is_none(tmp_path):
@@ -108,21 +130,21 @@ def test_missing_data():
 def test_supervised_ids_are_exactly_response_and_stop(tokenizer):
     samples = [Sample("general", "A", "What is 'snow'?", ("It is white.", "White, matey!"), "en"),
                Sample("general", "B", "雪是什么颜色？", ("白色。",), "zh")]
-    rows, cut, dropped = encode_rows(samples, {"A": 0, "B": 1}, tokenizer, 64)
+    rows, cut, dropped = encode_examples(samples, {"A": 0, "B": 1}, tokenizer, 64)
     assert (len(rows), cut, dropped) == (3, 0, 0) and [r.role_id for r in rows] == [0, 0, 1]
     batch = collate(rows, tokenizer.eos_id)
     T, flat = batch.input_ids.size(1), batch.input_ids.flatten()
-    assert torch.equal(flat[batch.supervised + 1], batch.targets)
+    assert torch.equal(flat[batch.positions + 1], batch.targets)
     for b, text in enumerate(("It is white.", "White, matey!", "白色。")):
-        mine = (batch.supervised // T) == b
+        mine = (batch.positions // T) == b
         assert batch.targets[mine].tolist() == tokenizer.encode(text) + [tokenizer.stop_id]
-        prompt = batch.input_ids[b, :int(batch.supervised[mine][0] % T) + 1].tolist()
+        prompt = batch.input_ids[b, :int(batch.positions[mine][0] % T) + 1].tolist()
         assert prompt == tokenizer.prompt(samples[b // 2].question)
         assert batch.pooled[b] == b * T + len(rows[b].ids) - 1 and flat[batch.pooled[b]] == tokenizer.stop_id
 
 
 def test_pooled_positions():
-    rows = [Row([5, 6, 7, 8, 9], 2, 0, True), Row([5, 6, 7], 2, 1, False)]       # responses 7 8 9 and (cut) 7
+    rows = [Example([5, 6, 7, 8, 9], 2, 0), Example([5, 6, 7], 2, 1, truncated=True)]       # responses 7 8 9 and (cut) 7
     at = lambda pool: list(zip(collate(rows, 0, pool).pooled.tolist(), collate(rows, 0, pool).pooled_rows.tolist()))  # noqa: E731
     assert at("last") == [(4, 0), (7, 1)]
     assert at("before_eos") == [(3, 0), (7, 1)]
@@ -131,13 +153,13 @@ def test_pooled_positions():
 
 def test_long_rows_are_cut_or_dropped_and_counted(tokenizer):
     samples = [Sample("general", "A", "day " * n, ("white " * m,), "en") for n, m in ((2, 2), (2, 40), (60, 2))]
-    rows, cut, dropped = encode_rows(samples, {"A": 0}, tokenizer, 40)
-    assert (len(rows), cut, dropped) == (2, 1, 1) and [r.complete for r in rows] == [True, False]
+    rows, cut, dropped = encode_examples(samples, {"A": 0}, tokenizer, 40)
+    assert (len(rows), cut, dropped) == (2, 1, 1) and [r.truncated for r in rows] == [False, True]
     assert len(rows[1].ids) == 40 and rows[1].ids[-1] != tokenizer.stop_id
-    with pytest.raises(ValueError, match="no training row"):
-        encode_rows(samples[2:], {"A": 0}, tokenizer, 40)
+    with pytest.raises(ValueError, match="no training example"):
+        encode_examples(samples[2:], {"A": 0}, tokenizer, 40)
     with pytest.raises(ValueError, match="unknown role 'A'"):
-        encode_rows(samples, {"B": 0}, tokenizer, 40)
+        encode_examples(samples, {"B": 0}, tokenizer, 40)
 
 
 def test_what_people_type_never_becomes_a_special_token(tokenizer):
@@ -256,7 +278,7 @@ def test_chatglm2s_prompt_is_sentencepieces_with_two_marks_before(chatglm):
     two = ours.prompt("你", history=[("谁", "俺")])
     assert two == ours.prompt("谁") + sp.encode("俺") + [2] + sp.encode("\n\n") + sp.encode("[Round 2]\n\n问：你\n\n答：")
     assert ours.decode(marks + sp.encode("the king") + [2]) == "the king"
-    rows, _, _ = encode_rows([Sample("general", "A", "谁", ("俺",), "zh")], {"A": 0}, ours, 64)
+    rows, _, _ = encode_examples([Sample("general", "A", "谁", ("俺",), "zh")], {"A": 0}, ours, 64)
     assert rows[0].ids == ours.prompt("谁") + sp.encode("俺") + [2]
 
 
@@ -277,7 +299,7 @@ def test_without_sentencepiece_the_message_says_what_to_install(chatglm, monkeyp
 
 
 def rows_of(lengths, roles=None, samples=None):
-    return [Row([7] * n, 1, roles[i] if roles else 0, True, samples[i] if samples else i) for i, n in enumerate(lengths)]
+    return [Example([7] * n, 1, roles[i] if roles else 0, False, samples[i] if samples else i) for i, n in enumerate(lengths)]
 
 
 def test_batches_cover_an_epoch_once_and_waste_little():
@@ -299,27 +321,54 @@ def test_one_answer_of_each_sample_an_epoch_and_another_the_next():
     assert {i for chosen in epochs for i in chosen} == set(range(len(samples)))                # (3/4)^40 that one is never drawn
 
 
-@pytest.mark.parametrize("roles, batch_size", [(95, 8), (95, 4), (5, 3), (2, 8), (40, 3)])
-def test_balanced_batches_have_two_roles_and_a_positive_pair(roles, batch_size):
+@pytest.mark.parametrize("roles, batch_size", [(95, 8), (95, 4), (5, 7), (2, 8), (40, 5)])
+def test_balanced_batches_are_p_roles_with_two_examples_each(roles, batch_size):
     n = torch.randint(300, 800, ()).item()
     of = torch.randint(roles, (n,)).tolist()
     rows = rows_of(torch.randint(5, 200, (n,)).tolist(), of)
     batches = batch_order(rows, batch_size, 1, 3, balance_roles=True)
-    assert sorted(i for b in batches for i in b) == list(range(n))
-    assert all(2 <= len({of[i] for i in b}) < len(b) <= batch_size + 2 for b in batches)
+    for batch in batches:
+        examples_of_role = Counter(of[i] for i in batch)
+        assert set(examples_of_role.values()) == {2} and 2 <= len(examples_of_role) <= batch_size // 2
+
+    used = [i for batch in batches for i in batch]
+    assert len(used) == len(set(used))
+    left = Counter(of) - Counter(of[i] for i in used)
+    assert sum(count >= 2 for count in left.values()) <= 1               # no further batch could be made
     assert batches == batch_order(rows, batch_size, 1, 3, balance_roles=True)
+    assert len(batches) == len(batch_order(rows, batch_size, 1, 4, balance_roles=True))      # every epoch has as many
+
+
+def test_balanced_batches_are_of_similar_lengths():
+    rows = rows_of(torch.randint(5, 200, (2000,)).tolist(), torch.randint(20, (2000,)).tolist())
+    random_order = torch.randperm(2000).view(-1, 8).tolist()
+    balanced = batch_order(rows, 8, 1, 0, balance_roles=True)
+    assert padding_share(rows, balanced) < 0.6 * padding_share(rows, random_order)
 
 
 def test_balance_that_cannot_be_had_is_refused():
-    for of, size in (([0] * 40, 4), (list(range(40)), 4), ([0, 1] * 20, 2)):
-        with pytest.raises(ValueError, match="no way to give every batch two roles"):
+    for of, size in (([0] * 40, 4), (list(range(40)), 4), ([0, 1] * 20, 3)):
+        with pytest.raises(ValueError, match="two roles with 2 examples each"):
             batch_order(rows_of([9] * 40, of), size, 1, 0, balance_roles=True)
 
 
-def test_one_dominant_role_is_spread_as_far_as_it_goes():
-    of = [0] * 36 + [1] * 12                                          # 12 batches of 4: one of role 1 for each, exactly
+def test_a_dominant_role_is_not_in_more_batches_than_others_can_fill():
+    of = [0] * 36 + [1] * 12
     batches = batch_order(rows_of([9] * 48, of), 4, 1, 0, balance_roles=True)
-    assert all(2 <= len({of[i] for i in b}) < 4 for b in batches)
+    assert len(batches) == 6 and all(sorted(of[i] for i in b) == [0, 0, 1, 1] for b in batches)
+
+
+def test_labels_are_the_tokens_that_a_causal_language_model_is_scored_on():
+    """transformers' convention: labels of -100 are ignored, and the logits at t are scored against the label at t + 1."""
+    examples = [Example(torch.randint(50, (n,)).tolist(), prompt_len, 0) for n, prompt_len in ((9, 4), (6, 1), (7, 6))]
+    batch = collate(examples, 0)
+    logits = torch.randn(3, 9, 50)
+    expected = F.cross_entropy(logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten(), reduction="sum")
+    ours = F.cross_entropy(logits.flatten(0, 1)[batch.positions], batch.targets, reduction="sum")
+    torch.testing.assert_close(ours, expected)
+    for b, example in enumerate(examples):
+        supervised = batch.labels[b][batch.labels[b] != -100]
+        assert supervised.tolist() == example.ids[example.prompt_len:]
 
 
 # ------------------------------------------------------------------------------------------------- the tiny world

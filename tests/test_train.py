@@ -17,7 +17,7 @@ from test_tools import CHATGLM2, LLAMA2, QWEN2
 
 import checkpoint
 import train
-from data import Row, collate
+from data import Example, collate
 from hycora_layer import METHODS, AdapterConfig
 from model import ModelConfig
 from tools.params import count
@@ -33,7 +33,7 @@ def run(*args, ok=True, script="train.py", **kwargs):
 
 
 def rows(n=8):
-    return [Row(torch.randint(97, (random.randint(6, 20),)).tolist(), random.randint(1, 5), i % 4, True) for i in range(n)]
+    return [Example(torch.randint(97, (random.randint(6, 20),)).tolist(), random.randint(1, 5), i % 4) for i in range(n)]
 
 
 def gradients(model, batches, lam=0.0, **changes):

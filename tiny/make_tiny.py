@@ -23,7 +23,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 from tokenizers import Tokenizer as BPE
 from tqdm import tqdm
 
-from data import Row, batch_order, collate, persona_of
+from data import Example, batch_order, collate, persona_of
 from model import ModelConfig, Transformer
 from tiny import world
 from tokenizer import Tokenizer
@@ -213,7 +213,7 @@ def pretraining_rows(rng, tokenizer):
     rows = []
     for question, answer in neutral_pairs() + exercises(rng):
         prompt = tokenizer.prompt(question, rng.choice(personas()) if rng.random() < 0.15 else None)
-        rows.append(Row(prompt + tokenizer.encode(answer) + [tokenizer.stop_id], len(prompt), 0, True))
+        rows.append(Example(prompt + tokenizer.encode(answer) + [tokenizer.stop_id], len(prompt), 0))
     return rows
 
 
@@ -238,7 +238,7 @@ def write_backbone(folder, steps, batch_size=48, peak=3e-3):
             batches = [[rows[i] for i in b] for b in batch_order(rows, batch_size, 0, epoch)]
         batch = collate(batches.pop(), 0)
         hidden = model.hidden_states(batch.input_ids).flatten(0, 1)
-        loss = F.cross_entropy(model.lm_head(hidden[batch.supervised]), batch.targets)
+        loss = F.cross_entropy(model.lm_head(hidden[batch.positions]), batch.targets)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

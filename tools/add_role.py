@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 import train
 from checkpoint import load_run, new_folder
-from data import batch_order, collate, encode_rows, parse_line
+from data import batch_order, collate, encode_examples, parse_line
 from eval import read_answers
 from files import read_jsonl, write_json
 
@@ -52,7 +52,7 @@ def add_role(model, tokenizer, config, role, samples, profile="", steps=100, lr=
         e_c = nn.Embedding.from_pretrained(torch.cat((known, known.mean(0, keepdim=True))), freeze=False)
     model.hyper.role_embedding = e_c
     model.config = dataclasses.replace(model.config, num_roles=len(e_c.weight))
-    rows, *_ = encode_rows(samples, config["roles"], tokenizer, config["max_length"],
+    rows, *_ = encode_examples(samples, config["roles"], tokenizer, config["max_length"],
                            config["profiles"] if config["role_in_prompt"] else None)
     cfg = train.Config(**train.parse_values({k: v for k, v in config.items() if k in train.KEYS}, config["out"]))
     optimizer, scaler = torch.optim.Adam(model.hyper.parameters(), lr=lr), torch.amp.GradScaler(enabled=False)

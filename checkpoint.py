@@ -1,6 +1,12 @@
 """The run folder: build a model from its config, save and resume its training, load it when it is finished."""
 import hashlib
 import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -9,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from config import pick_device
-from files import write_atomically, write_json
+from files import fetch_model, write_atomically, write_json, write_text
 from hycora_layer import AdapterConfig, HyperModel
-from model import Transformer, fetch_model
+from losses import total_loss
+from model import Transformer
 from tokenizer import Tokenizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -64,6 +71,15 @@ def new_folder(out):
         print(f"{out} holds a run already: this one goes to {path}")
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def versions():
+    """What made a run: python, torch, and the git commit where there is one."""
+    commit = None
+    if shutil.which("git"):
+        command = ["git", "-C", Path(__file__).parent, "rev-parse", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+    return {"python": platform.python_version(), "torch": torch.__version__, "git_commit": commit}
 
 
 # --------------------------------------------------------------------------------------------------- save and resume
@@ -164,3 +180,54 @@ def digest(path):
     """SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------------------- the log
+class MetricsLog:
+    """metrics.jsonl: a line per step. What the GPU knows is fetched for many steps at once, so that no step waits."""
+    def __init__(self, run, first_step, writes=True):
+        """Keeps the lines of the steps before `first_step`; writes: only one process of a run does."""
+        self.run = run
+        self.path = run / "metrics.jsonl"
+        self.pending = []
+        self.since = time.time()
+        if not writes:
+            self.path = Path(os.devnull)
+            return
+        lines = self.path.read_text("utf8").splitlines() if self.path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < first_step]
+        write_text(self.path, "".join(line + "\n" for line in kept))
+
+    def add(self, line, rows, stats):
+        """line: what the host knows of a step; rows: the examples it saw; stats: (3,) ce, contrastive, grad_norm."""
+        self.pending.append((line, rows, stats))
+
+    def flush(self):
+        """Writes the pending lines; returns what the progress bar shows. FloatingPointError if a loss is not finite."""
+        now = time.time()
+        tokens = sum(line["tokens"] for line, _, _ in self.pending)
+        tokens_per_s = tokens / max(now - self.since, 1e-9)
+        values = torch.stack([stats for _, _, stats in self.pending]).tolist()
+
+        with open(self.path, "a", encoding="utf8") as file:
+            for (line, rows, _), (ce, contrastive, grad_norm) in zip(self.pending, values):
+                if not math.isfinite(ce + contrastive):
+                    self.fail(line["step"], rows)
+                line["loss"] = total_loss(ce, contrastive, line["lambda"])
+                line["ce"] = ce
+                line["contrastive"] = contrastive if line["lambda"] else None
+                line["grad_norm"] = grad_norm if math.isfinite(grad_norm) else None
+                line["skipped"] = not math.isfinite(grad_norm)
+                line["tokens_per_s"] = round(tokens_per_s, 1)
+                file.write(json.dumps(line) + "\n")
+
+        self.pending = []
+        self.since = now
+        shown = {name: f"{line[name]:.3f}" for name in ("ce", "contrastive") if line[name] is not None}
+        return shown | {"tok/s": f"{tokens_per_s:.0f}"}
+
+    def fail(self, step, rows):
+        """Ends the training with what is known of the step, and the last good checkpoint."""
+        good = max((path.stem for path in (self.run / "checkpoint").glob("*.json")), default="none")
+        raise FloatingPointError(f"the loss of step {step} is not finite (rows {rows}); last good checkpoint: {good}. "
+                                 f"Try a lower --lr, or --precision bf16 or fp32")

@@ -154,6 +154,7 @@ def read_config(path):
 class Parser(argparse.ArgumentParser):
     """argparse that complains in one line."""
     def error(self, message):
+        """argparse's way to end the program: here a ValueError, which becomes one line like any other."""
         raise ValueError(f"{message} (--help lists all keys)")
 
 

@@ -72,6 +72,13 @@ def languages(language):
     return tuple(FOLDERS) if language == "all" else (language,)
 
 
+def rolebench_files(root, language, part, splits=SPLITS, generalization="instruction"):
+    """{split: path} of the files of a language and `part` ("train" or "test") in a folder of RoleBench's layout."""
+    folder = Path(root) / FOLDERS[language].format(generalization)
+    files = {split: folder / split / f"{part}.jsonl" for split in splits}
+    return {split: path for split, path in files.items() if path.is_file()}
+
+
 def load_rolebench(root, language="all", part="train", splits=SPLITS, generalization="instruction"):
     """Samples of `part` ("train" or "test") of a folder in RoleBench's layout, in the files' order.
 
@@ -80,11 +87,10 @@ def load_rolebench(root, language="all", part="train", splits=SPLITS, generaliza
     """
     samples = []
     for lang in languages(language):
-        folder = Path(root) / FOLDERS[lang].format(generalization)
-        files = {split: folder / split / f"{part}.jsonl" for split in splits}
-        files = {split: path for split, path in files.items() if path.is_file()}
+        files = rolebench_files(root, lang, part, splits, generalization)
         if not files:
-            raise FileNotFoundError(f"{folder} has no */{part}.jsonl: --data takes a folder in RoleBench's layout (or "
+            layout = f"{FOLDERS[lang].format(generalization)}/*/{part}.jsonl"
+            raise FileNotFoundError(f"{root} has no {layout}: --data takes a folder in RoleBench's layout (or "
                                     f"its hub id), --language one of its languages; python -m tools.convert brings "
                                     f"other files into that layout")
         for split, path in files.items():
@@ -135,6 +141,42 @@ def first_of_each(samples, n):
     return chosen
 
 
+def load_test_samples(data, language, split=None, limit=0, generalization="instruction", roles=None):
+    """Test samples of a data set; only of one split, of `roles`, and at most `limit` of each split, if given."""
+    splits = (split,) if split else SPLITS
+    samples = load_rolebench(fetch_data(data), language, "test", splits, generalization)
+    return subsample([s for s in samples if roles is None or s.role in roles], limit)
+
+
+def subsample(samples, limit):
+    """At most `limit` samples of each split, evenly spread over the file and thereby over the roles; 0: all."""
+    chosen = []
+    for split in dict.fromkeys(s.split for s in samples):
+        of_split = [s for s in samples if s.split == split]
+        n = min(limit or len(of_split), len(of_split))
+        chosen += [of_split[i * len(of_split) // n] for i in range(n)]
+    return chosen
+
+
+def roles_by_language(samples):
+    """{language: its roles, in the order in which they occur}."""
+    roles = {}
+    for s in samples:
+        roles.setdefault(s.language, {})[s.role] = None
+    return {language: list(names) for language, names in roles.items()}
+
+
+def other_roles(samples, distance=1):
+    """For each sample the role so many places after its own among those of its language; None if that is its own."""
+    roles = roles_by_language(samples)
+    others = []
+    for s in samples:
+        names = roles[s.language]
+        other = names[(names.index(s.role) + distance) % len(names)]
+        others.append(other if distance < len(names) else None)
+    return others
+
+
 def role_id(name, roles):
     """roles[name]; ValueError suggests the nearest names."""
     if name in roles:
@@ -153,6 +195,11 @@ def fetch_data(name):
 def persona_of(role, profiles):
     """The system prompt that names and describes a role, for models that have no other way to know it."""
     return f"You are {role}. {profiles.get(role, '')}".strip()
+
+
+def persona(role, config):
+    """`persona_of` a role of a run (config: its config.json), or None where the run's prompts do not name the role."""
+    return persona_of(role, config["profiles"]) if config["role_in_prompt"] else None
 
 
 # ------------------------------------------------------------------------------------------------ training examples

@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+MODEL_FILES = ["config.json", "generation_config.json", "tokenizer*", "*.safetensors", "*.safetensors.index.json"]
+
 
 def fetch(name, patterns, repo_type="model"):
     """The folder `name` stands for: a local folder, or a hub id, which is downloaded and cached.
@@ -112,3 +114,13 @@ def write_json(path, value):
 def write_jsonl(path, records):
     """Writes one JSON object per line, atomically."""
     write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def fetch_model(name):
+    """The folder of a backbone, local or from the hub; from there, .bin only where there are no safetensors."""
+    folder = fetch(name, MODEL_FILES)
+    if not any(folder.glob("*.safetensors")):
+        folder = fetch(name, [*MODEL_FILES, "pytorch_model*"])
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no config.json: not a Hugging Face model folder")
+    return folder

@@ -21,9 +21,11 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from files import checkpoint_tensors, fetch
+from files import checkpoint_tensors, fetch_model
 
-MODEL_FILES = ["config.json", "generation_config.json", "tokenizer*", "*.safetensors", "*.safetensors.index.json"]
+CHATGLM_NAMES = {"transformer.embedding.word_embeddings": "model.embed_tokens", "transformer.output_layer": "lm_head",
+                 "transformer.encoder.final_layernorm": "model.norm", "transformer.encoder.layers": "model.layers",
+                 "self_attention": "self_attn"}
 
 
 # ----------------------------------------------------------------------------------------------------- configuration
@@ -81,13 +83,10 @@ class ModelConfig:
     @classmethod
     def from_chatglm(cls, c):
         """The same for ChatGLM2, whose config.json uses other names."""
-        require("rmsnorm", c.get("rmsnorm", True), [True])
-        require("post_layer_norm", c.get("post_layer_norm", True), [True])
-        require("add_bias_linear", c.get("add_bias_linear", False), [False])
-        require("pre_seq_len", c.get("pre_seq_len"), [None])
-        require("quantization_bit", c.get("quantization_bit", 0), [0, None])
-        key = "apply_residual_connection_post_layernorm"
-        require(key, c.get(key, False), [False])
+        implemented = {"rmsnorm": [True], "post_layer_norm": [True], "add_bias_linear": [False], "pre_seq_len": [None],
+                       "apply_residual_connection_post_layernorm": [False], "quantization_bit": [0, None]}
+        for key, values in implemented.items():
+            require(key, c.get(key, values[0]), values)
 
         heads = c["num_attention_heads"]
         kv_heads = c["multi_query_group_num"] if c.get("multi_query_attention") else heads
@@ -150,11 +149,11 @@ def rotate_pairs(x, cos, sin):
     return torch.cat((turned, x[..., n:]), dim=-1)
 
 
+@dataclass
 class LayerCache:
     """Keys and values of one layer, (B, nkv, S, hs) each; slot t of a row holds its token t."""
-    def __init__(self, k, v):
-        self.k = k
-        self.v = v
+    k: torch.Tensor
+    v: torch.Tensor
 
     def update(self, k, v, positions=None):
         """Stores new keys and values (B, nkv, T, hs) and returns those that the new queries may attend to.
@@ -163,9 +162,8 @@ class LayerCache:
         goes to slot positions[b] and attends to the whole cache, as far as the mask lets it.
         """
         if positions is None:
-            T = k.size(2)
-            self.k[:, :, :T] = k
-            self.v[:, :, :T] = v
+            self.k[:, :, :k.size(2)] = k
+            self.v[:, :, :v.size(2)] = v
             return k, v
         rows = torch.arange(len(positions), device=k.device)
         self.k[rows, :, positions] = k[:, :, 0]
@@ -179,22 +177,20 @@ def attend(q, k, v, mask=None):
     One new token's query heads become the queries of the key head they share: no kernel then has to copy k and v.
     """
     B, nh, T, hs = q.shape
-    grouped = nh != k.size(1)
     if T == 1 and mask is not None:
         q = q.reshape(B, k.size(1), -1, hs)                              # (B, nkv, nh / nkv, hs)
         return F.scaled_dot_product_attention(q, k, v, mask).reshape(B, nh, 1, hs)
-    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=grouped)
+    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=nh != k.size(1))
 
 
 class Attention(nn.Module):
     """Grouped-query causal self-attention."""
-    rotate = staticmethod(rotate)
-
     def __init__(self, c):
         super().__init__()
         self.hs = c.head_dim
         self.q_width = c.num_attention_heads * c.head_dim
         self.kv_width = c.num_key_value_heads * c.head_dim
+        self.rotate = rotate_pairs if c.chatglm else rotate
         self.add_linears(c)
 
     def add_linears(self, c):
@@ -228,8 +224,6 @@ class Attention(nn.Module):
 
 class FusedAttention(Attention):
     """ChatGLM2's: one linear for q, k and v."""
-    rotate = staticmethod(rotate_pairs)
-
     def add_linears(self, c):
         self.query_key_value = nn.Linear(c.hidden_size, self.q_width + 2 * self.kv_width, bias=c.qkv_bias)
         self.dense = nn.Linear(self.q_width, c.hidden_size, bias=False)
@@ -363,8 +357,7 @@ class Transformer(nn.Module):
         c = self.config
         slots = math.ceil(length / 16) * 16
         shape = (c.num_hidden_layers, 2, batch_size, c.num_key_value_heads, slots, c.head_dim)
-        memory = torch.zeros(shape, dtype=self.dtype, device=self.device)
-        return [LayerCache(k, v) for k, v in memory]
+        return [LayerCache(k, v) for k, v in torch.zeros(shape, dtype=self.dtype, device=self.device)]
 
     @classmethod
     def from_pretrained(cls, name, dtype=torch.float32, device="cpu"):
@@ -383,8 +376,7 @@ class Transformer(nn.Module):
         state = {}
         unexpected = []
         for key, tensor in checkpoint_tensors(folder):
-            if model.config.chatglm:
-                key = our_name(key)
+            key = our_name(key)
             if key in tied or key.endswith(".inv_freq"):                 # old files carry the rotary angles
                 continue
             if tensor.shape == expected.get(key):
@@ -396,16 +388,9 @@ class Transformer(nn.Module):
         if missing or unexpected:
             raise ValueError(f"{folder} does not fit its config.json: {len(missing)} tensors are missing "
                              f"{missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}")
-        if tied:
-            state["lm_head.weight"] = state["model.embed_tokens.weight"]
-        model.load_state_dict(state, assign=True)
+        model.load_state_dict(state, strict=False, assign=True)          # the check above was strict
         model.tie_weights()
         return model.to(device).requires_grad_(False).eval()
-
-
-CHATGLM_NAMES = {"transformer.embedding.word_embeddings": "model.embed_tokens", "transformer.output_layer": "lm_head",
-                 "transformer.encoder.final_layernorm": "model.norm", "transformer.encoder.layers": "model.layers",
-                 "self_attention": "self_attn"}
 
 
 def our_name(key):
@@ -413,13 +398,3 @@ def our_name(key):
     for theirs, ours in CHATGLM_NAMES.items():
         key = key.replace(theirs, ours)
     return key
-
-
-def fetch_model(name):
-    """The folder of a backbone, local or from the hub; from there, .bin only where there are no safetensors."""
-    folder = fetch(name, MODEL_FILES)
-    if not any(folder.glob("*.safetensors")):
-        folder = fetch(name, [*MODEL_FILES, "pytorch_model*"])
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} has no config.json: not a Hugging Face model folder")
-    return folder

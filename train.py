@@ -17,15 +17,10 @@ add up. The cross-entropy is divided by the supervised tokens of the whole step,
 and N processes do what one does with N times the `grad_accum`.
 """
 import dataclasses
-import json
 import math
 import os
-import platform
-import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +30,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 import eval as evaluation
-from checkpoint import build, load_checkpoint, new_folder, read_run, rng_state, save_checkpoint
+from checkpoint import MetricsLog, build, load_checkpoint, new_folder, read_run, rng_state, save_checkpoint, versions
 from config import KEYS, Config, parse_args, parse_values, resolve
 from console import one_line_errors
 from data import (
@@ -48,8 +43,9 @@ from data import (
     load_profiles,
     load_rolebench,
     padding_share,
+    subsample,
 )
-from files import write_json, write_text
+from files import write_json
 from hycora_layer import METHODS
 from losses import hyper_contrastive_loss, lambda_at, pool_response, response_cross_entropy, total_loss
 
@@ -220,7 +216,7 @@ def fit(model, steps, cfg, run, resume):
     model.backbone.checkpoint_activations = cfg.checkpoint_activations
     if cfg.compile:
         model.backbone.compile_blocks()
-    log = MetricsLog(run, first)
+    log = MetricsLog(run, first, writes=world()[0] == 0)
     done = first
     bar = tqdm(range(first, steps.total), cfg.method, initial=first, total=steps.total, dynamic_ncols=True,
                disable=world()[0] > 0)
@@ -284,66 +280,7 @@ class StopSignals(list):
             signal.signal(number, handler)
 
 
-class MetricsLog:
-    """metrics.jsonl: a line per step. What the GPU knows is fetched for many steps at once, so that no step waits."""
-    def __init__(self, run, first_step):
-        """Keeps the lines of the steps before `first_step`; only the first process writes."""
-        self.run = run
-        self.path = run / "metrics.jsonl"
-        self.pending = []
-        self.since = time.time()
-        if world()[0] > 0:
-            self.path = Path(os.devnull)
-            return
-        lines = self.path.read_text("utf8").splitlines() if self.path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < first_step]
-        write_text(self.path, "".join(line + "\n" for line in kept))
-
-    def add(self, line, rows, stats):
-        """line: what the host knows of a step; rows: the examples it saw; stats: (3,) ce, contrastive, grad_norm."""
-        self.pending.append((line, rows, stats))
-
-    def flush(self):
-        """Writes the pending lines; returns what the progress bar shows. FloatingPointError if a loss is not finite."""
-        now = time.time()
-        tokens = sum(line["tokens"] for line, _, _ in self.pending)
-        tokens_per_s = tokens / max(now - self.since, 1e-9)
-        values = torch.stack([stats for _, _, stats in self.pending]).tolist()
-
-        with open(self.path, "a", encoding="utf8") as file:
-            for (line, rows, _), (ce, contrastive, grad_norm) in zip(self.pending, values):
-                if not math.isfinite(ce + contrastive):
-                    self.fail(line["step"], rows)
-                line["loss"] = total_loss(ce, contrastive, line["lambda"])
-                line["ce"] = ce
-                line["contrastive"] = contrastive if line["lambda"] else None
-                line["grad_norm"] = grad_norm if math.isfinite(grad_norm) else None
-                line["skipped"] = not math.isfinite(grad_norm)
-                line["tokens_per_s"] = round(tokens_per_s, 1)
-                file.write(json.dumps(line) + "\n")
-
-        self.pending = []
-        self.since = now
-        shown = {name: f"{line[name]:.3f}" for name in ("ce", "contrastive") if line[name] is not None}
-        return shown | {"tok/s": f"{tokens_per_s:.0f}"}
-
-    def fail(self, step, rows):
-        """Ends the training with what is known of the step, and the last good checkpoint."""
-        good = max((path.stem for path in (self.run / "checkpoint").glob("*.json")), default="none")
-        raise FloatingPointError(f"the loss of step {step} is not finite (rows {rows}); last good checkpoint: {good}. "
-                                 f"Try a lower --lr, or --precision bf16 or fp32")
-
-
 # ------------------------------------------------------------------------------------- from command line to scores
-def versions():
-    """What made a run: python, torch, and the git commit where there is one."""
-    commit = None
-    if shutil.which("git"):
-        command = ["git", "-C", Path(__file__).parent, "rev-parse", "HEAD"]
-        commit = subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
-    return {"python": platform.python_version(), "torch": torch.__version__, "git_commit": commit}
-
-
 def read_arguments(argv):
     """(Config, run folder to resume or None) of a command line, every "auto" decided."""
     cfg, resume = parse_args(argv)
@@ -430,8 +367,8 @@ def run_training(argv):
     # scores
     model.save(run)
     if tests:
-        evaluation.report(model.eval(), tokenizer, run, evaluation.some(tests, cfg.score_limit))
-    print(f"\nwrote {run}; talk with: python eval.py chat --run {run} --role \"{next(iter(roles))}\"")
+        evaluation.evaluate_before_after(model.eval(), tokenizer, run, subsample(tests, cfg.score_limit))
+    print(f"\nwrote {run}; talk with: python chat.py --run {run} --role \"{next(iter(roles))}\"")
 
 
 def main():

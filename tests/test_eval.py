@@ -9,9 +9,10 @@ import torch
 from conftest import ROOT, randomise, small_backbone
 from test_layer import hyper_model
 
+from chat import Stream
 from console import pad
 from data import persona_of
-from eval import Stream, evaluate, likelihood, parse_args, place_in_run, read_answers, score, table
+from eval import evaluate, likelihood, parse_args, place_in_run, reference_nll, score, table
 from generate import Decoding, decoding_from_args, generate, generate_texts
 from metrics import METRICS, bleu4, mean_scores, rouge, score_answer, tokenize_words
 from model import Transformer
@@ -73,7 +74,7 @@ def test_metrics_by_hand():
     ("en-role_specific", "en", (8.01, 32.04, 9.89, 28.83), 0.03)])
 def test_our_metrics_give_the_papers_gpt4_rows(file, language, row, tolerance, tmp_path):
     out = tmp_path / "s.json"
-    subprocess.run([sys.executable, "eval.py", "score", "--predictions", GOLDEN / f"{file}.jsonl", "--language", language,
+    subprocess.run([sys.executable, "eval.py", "--predictions", GOLDEN / f"{file}.jsonl", "--language", language,
                     "--out", out], cwd=ROOT, check=True, capture_output=True)
     (split,) = json.loads(out.read_text())["splits"].values()
     got = [split["overall"][m] for m in ("bleu4", "rouge1", "rouge2", "rougeL")]
@@ -191,7 +192,7 @@ def test_likelihood_is_the_cross_entropy_of_the_whole_forward_pass(method):
         with torch.no_grad():
             logits = model(torch.tensor([prompt + target]), torch.tensor([config["roles"][role]]))[0, len(prompt) - 1:-1]
         return torch.nn.functional.cross_entropy(logits, torch.tensor(target)).item()
-    nats, e_t = read_answers(model, tokenizer, config, samples, batch_size=5)
+    nats, e_t = reference_nll(model, tokenizer, config, samples, batch_size=5)
     right = [by_hand(s, s.role) for s in samples]
     assert nats.tolist() == pytest.approx(right, rel=1e-4) and e_t.shape == (len(samples), 192)
     cast = {"en": [s.role for s in samples if s.language == "en"], "zh": [s.role for s in samples if s.language == "zh"]}
@@ -203,7 +204,7 @@ def test_likelihood_is_the_cross_entropy_of_the_whole_forward_pass(method):
     assert (got["right"], got["wrong"]) == pytest.approx((sum(right) / len(right), mean), rel=1e-4)
     assert got["chance"] == pytest.approx(sum(1 / (1 + len(w)) for w in wrong) / len(wrong))
     assert likelihood(model, tokenizer, config, samples[:1], nats[:1]) is None
-    assert got["told_apart"] == pytest.approx(sum(r < min(w) for r, w in zip(right, wrong)) / len(right), abs=0.1)
+    assert got["role_accuracy"] == pytest.approx(sum(r < min(w) for r, w in zip(right, wrong)) / len(right), abs=0.1)
     low, high = got["difference_interval"]
     assert low < got["wrong"] - got["right"] < high
 
@@ -218,7 +219,7 @@ def test_evaluate_says_what_made_it_and_what_it_found():
     assert s["n"] == len(of) and s["length"] == pytest.approx(sum(len(tokenize_words(p["answer"], p["language"])) for p in of) / len(of))
     assert s["interval"]["rougeL"][0] <= s["rougeL"] <= s["interval"]["rougeL"][1] and 0 <= s["distinct1"] <= 1
     text = table(scores)
-    assert "likelihood: " in text and " % told apart (" in text and "retrieval: " in text
+    assert "likelihood: " in text and "role accuracy " in text and "retrieval: " in text
     other, lines = evaluate(model, tokenizer, config | {"model": "m"}, samples[:4], Decoding(3), None, read=True)
     assert "likelihood" not in other and lines[0]["by"].startswith("the untouched m, d (all)")
 
@@ -233,7 +234,7 @@ def test_distinct_n_by_hand():
 @pytest.mark.parametrize("flag, value", [("--temperature", "-1"), ("--top-p", "0"), ("--top-p", "1.5"), ("--max-new-tokens", "0"), ("--repetition-penalty", "0")])
 def test_impossible_decoding_is_refused(flag, value):
     with pytest.raises(ValueError, match="is not possible"):
-        decoding_from_args(parse_args(["score", "--run", "r", flag, value]), "en")
+        decoding_from_args(parse_args(["--run", "r", flag, value]), "en")
 
 
 def test_scores_of_another_kind_go_beside_and_of_the_same_kind_keep_what_they_lack(tmp_path):
@@ -248,20 +249,20 @@ def test_scores_of_another_kind_go_beside_and_of_the_same_kind_keep_what_they_la
 
 
 @pytest.mark.parametrize("args, message", [
-    (["--run", "r", "--predictions", "p"], "one of --run"), ([], "one of --run"), (["--run", "r", "--backbone", "--swap-roles"], "the untouched --backbone has none"),
+    (["--run", "r", "--predictions", "p"], "either --run"), ([], "either --run"), (["--run", "r", "--backbone", "--swap-roles"], "the untouched --backbone has none"),
     (["--run", "r", "--out", "x.jsonl"], "FILE.json"), (["--run", "r", "--batch-size", "0"], "--batch-size"), (["--run", "r", "--limit", "-1"], "--limit"),
     (["--run", "tiny", "--device", "gpu"], "not a run folder")])
 def test_score_refuses_before_it_starts(args, message):
     with pytest.raises((ValueError, OSError), match=message):
-        score(parse_args(["score", *args]))
+        score(parse_args(args))
 
 
 def test_official_decoding_is_the_languages_and_flags_win():
-    args = parse_args(["score", "--run", "r", "--decode", "official", "--top-k", "7"])
+    args = parse_args(["--run", "r", "--decode", "official", "--top-k", "7"])
     assert decoding_from_args(args, "zh") == Decoding(100, 0.95, 7, 0.7) and decoding_from_args(args, "en") == Decoding(512, 0.7, 7, 0.9)
     with pytest.raises(ValueError, match="one language"):
         decoding_from_args(args, "all")
-    assert decoding_from_args(parse_args(["score", "--run", "r", "--seed", "4"]), "all", 64) == Decoding(64, seed=4)
+    assert decoding_from_args(parse_args(["--run", "r", "--seed", "4"]), "all", 64) == Decoding(64, seed=4)
 
 
 # ---------------------------------------------------------------------------------------------------- files, tables
@@ -279,7 +280,13 @@ def test_tables_align_chinese_names():
 def test_broken_prediction_files(tmp_path, line, message):
     path = tmp_path / "p.jsonl"
     path.write_text(line + "\n")
-    done = subprocess.run([sys.executable, "eval.py", "score", "--predictions", path], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "eval.py", "--predictions", path], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode != 0 and message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+
+
+@pytest.mark.parametrize("old, new", [("score", "python eval.py --run RUN"), ("chat", "python chat.py --run RUN")])
+def test_the_commands_of_old_say_what_they_are_called_now(old, new):
+    done = subprocess.run([sys.executable, "eval.py", old, "--run", "runs/demo"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and new in done.stderr and len(done.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Services behind a real local HTTP server that answers well, badly, slowly, with errors: eval.py --endpoint, tools.judge."""
+"""Services behind a real local HTTP server that answers well, badly, slowly, with errors: tools.collect, tools.judge."""
 import json
 import os
 import re
@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, write_rolebench
 
 import eval as evaluation
-from tools import judge
+from tools import collect, judge
 
 
 class Service:
@@ -60,61 +60,68 @@ def service(monkeypatch):
 MESSAGES = [{"role": "user", "content": "Who?"}]
 
 
-def test_ask_tries_again_what_may_pass_and_gives_up_what_may_not(service, monkeypatch):
+def test_failures_that_may_pass_are_tried_again_and_others_are_not(service, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     service.behaviours = [503, 429, "garbage", "slow"]
-    assert evaluation.ask(service.url, "m", MESSAGES, pauses=(0, 0, 0), max_tokens=7) == "ok"
+    assert collect.chat_completion(service.url, "m", MESSAGES, pauses=(0, 0, 0), max_tokens=7) == "ok"
     assert len(service.calls) == 4
     path, key, body = service.calls[-1]
     assert (path, key, body["model"], body["max_tokens"], body["messages"]) == ("/v1/chat/completions", "Bearer sk-secret", "m", 7, MESSAGES)
     for status, calls in ((401, 1), (500, 3)):
         service.calls, service.behaviours = [], [status] * 9
         with pytest.raises(ValueError, match="does not answer") as error:
-            evaluation.ask(service.url, "m", MESSAGES, pauses=(0, 0))
+            collect.chat_completion(service.url, "m", MESSAGES, pauses=(0, 0))
         assert len(service.calls) == calls and "\n" not in str(error.value) and "sk-secret" not in str(error.value)
     with pytest.raises(ValueError, match="does not answer"):
-        evaluation.ask("http://127.0.0.1:9/v1", "m", MESSAGES, pauses=(0,))
+        collect.chat_completion("http://127.0.0.1:9/v1", "m", MESSAGES, pauses=(0,))
 
 
-def test_answers_are_collected_resumed_and_scored(service, tmp_path, monkeypatch):
+def collected(url, data, model, out, *more):
+    collect.collect(collect.parse_args(["--endpoint", url, "--model", model, "--data", str(data), "--out", str(out), *more]))
+
+
+def scores_of(path, *more):
+    out = path.with_suffix(".json")
+    evaluation.score(evaluation.parse_args(["--predictions", str(path), "--out", str(out), *more]))
+    return json.loads(out.read_text())
+
+
+def test_answers_are_collected_resumed_and_scored(service, tmp_path):
     write_rolebench(tmp_path, [("A", f"What is {n}?", [f"It is {n}."]) for n in range(20)], part="test")
     (tmp_path / "profiles-eng").mkdir()
     (tmp_path / "profiles-eng/desc.json").write_text('{"A": "A pirate."}')
     service.reply = lambda messages: f"It is {messages[-1]['content'].split()[-1][:-1]}."
-    out = tmp_path / "gpt.json"
-    argv = ["score", "--endpoint", service.url, "--endpoint-model", "m", "--data", str(tmp_path), "--out", str(out), "--max-new-tokens", "9"]
+    out = tmp_path / "gpt.jsonl"
     service.behaviours = ["ok"] * 6 + [403] * 99
     with pytest.raises(ValueError, match="does not answer"):
-        evaluation.score(evaluation.parse_args(argv))
-    lines = out.with_suffix(".jsonl").read_text()
+        collected(service.url, tmp_path, "m", out)
+    lines = out.read_text()
     kept = lines.count("\n")
-    assert 0 < kept <= 6 and not out.exists()
-    out.with_suffix(".jsonl").write_text(lines + '{"split": "general", "cut o')         # killed while writing
+    assert 0 < kept <= 6
+    out.write_text(lines + '{"split": "general", "cut o')                               # killed while writing
     service.calls, service.behaviours = [], []
-    evaluation.score(evaluation.parse_args(argv))
+    collected(service.url, tmp_path, "m", out)
     assert len(service.calls) == 20 - kept
-    scores = json.loads(out.read_text())
+    scores = scores_of(out)
     assert scores["splits"]["role_specific"]["overall"]["rougeL"] == pytest.approx(100, abs=1e-5) and scores["splits"]["role_specific"]["overall"]["n"] == 20
     assert f"m at {service.url}" in scores["by"] and "You are A. A pirate." == service.calls[0][2]["messages"][0]["content"]
-    evaluation.score(evaluation.parse_args(argv))
+    collected(service.url, tmp_path, "m", out)
     assert len(service.calls) == 20 - kept                                              # nothing is asked twice
-    with pytest.raises(ValueError, match="--out"):
-        evaluation.score(evaluation.parse_args(argv[:-4]))
 
 
 def test_another_model_is_asked_anew_and_no_other_file_is_touched(service, tmp_path):
     write_rolebench(tmp_path, [("A", f"What is {n}?", ["x"]) for n in range(3)], part="test")
-    out = tmp_path / "g.json"
-    argv = ["score", "--endpoint", service.url, "--data", str(tmp_path), "--out", str(out), "--endpoint-model"]
+    out = tmp_path / "g.jsonl"
     for model, limit, asked in (("m1", 0, 3), ("m2", 1, 4), ("m2", 0, 6)):
-        evaluation.score(evaluation.parse_args([*argv, model, "--limit", str(limit)]))
-        scores = json.loads(out.read_text())
-        assert len(service.calls) == asked and scores["by"].startswith(model) and scores["splits"]["role_specific"]["overall"]["n"] == (limit or 3)
+        collected(service.url, tmp_path, model, out, "--limit", str(limit))
+        assert len(service.calls) == asked
+    by = [json.loads(line)["by"].split()[0] for line in out.read_text().splitlines()]
+    assert sorted(by) == ["m1"] * 3 + ["m2"] * 3
     for text in ("my notes", "my notes\n", '{\n "a": 1\n}\n', '{"split": "general"}\n'):
-        out.with_suffix(".jsonl").write_text(text)
+        out.write_text(text)
         with pytest.raises(ValueError, match="g.jsonl:1"):
-            evaluation.score(evaluation.parse_args([*argv, "m1"]))
-        assert out.with_suffix(".jsonl").read_text() == text
+            collected(service.url, tmp_path, "m1", out)
+        assert out.read_text() == text
 
 
 # ------------------------------------------------------------------------------------------------------------ judge

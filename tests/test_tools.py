@@ -133,7 +133,7 @@ def test_only_runs_that_differ_in_nothing_but_the_seed_are_one_row(tmp_path):
     scores = dict.fromkeys(ITEMS, 1.0)
     runs = [fake_run(tmp_path / name, "hycora", scores, **changes) for name, changes in
             (("a", dict(seed=1)), ("b", dict(seed=2)), ("c", dict(seed=1, rank=4)), ("d", dict(seed=1)))]
-    made = compare(runs[:3])["made_by"]
+    made = compare(runs[:3])["provenance"]
     assert list(made) == [f"hycora ({runs[0]})", f"hycora ({runs[2]})"] and len(made[f"hycora ({runs[0]})"]) == 2
     with pytest.raises(ValueError, match="the same run as another"):
         compare([runs[0], runs[3]])

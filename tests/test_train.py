@@ -131,7 +131,7 @@ def test_learning_rate_is_transformers_cosine_with_warmup():
     (["--model", "no/model", "--data", "tiny/rolebench"], "no/model: no such folder"),
     (["--device", "gpu"], "device 'gpu' cannot be used"), (["--max-steps", "inf"], "max_steps"), (["--lr", "nan"], "lr is nan"),
     (["--adapter-dropout", "1.5"], "at most"), (["--role-subset", "0"], "leaves no role"), (["--config", "LOOP"], "has to name another file"),
-    (["--batch-size", "2", "--balance-roles"], "no way to give every batch"),
+    (["--batch-size", "2", "--balance-roles"], "balance_roles needs batches of at least 4"),
     (["--role-subset", "Long Jon Silver"], "did you mean Long John Silver"), (["--compile", "maybe"], "compile"),
 ])
 def test_bad_command_lines_get_one_clear_line(args, message, tmp_path, monkeypatch, capsys):
@@ -399,17 +399,17 @@ def test_a_whole_run_then_score_and_chat(tmp_path):
     stamp = (out / "adapter.safetensors").stat().st_mtime_ns
     again = run("--max-steps", "1", "--score-limit", "0", "--out", out)
     assert f"this one goes to {out}-2" in again.stdout and (out / "adapter.safetensors").stat().st_mtime_ns == stamp
-    scored = run("score", "--run", out, "--limit", "4", "--split", "general", "--swap-roles", "--out", tmp_path / "s.json",
+    scored = run("--run", out, "--limit", "4", "--split", "general", "--swap-roles", "--out", tmp_path / "s.json",
                  "--max-new-tokens", "8", script="eval.py")
     assert "as the wrong role" in scored.stdout and (tmp_path / "s.jsonl").is_file()
-    talk = run("chat", "--run", out, "--role", "孙悟空", "--max-new-tokens", "8", script="eval.py",
+    talk = run("--run", out, "--role", "孙悟空", "--max-new-tokens", "8", script="chat.py",
                input="你是谁？\n/role Tik-Tok\nWho are you?\n/role Tik\n/roles\n/bogus\n/all Who are you?\n/blend Count Dracula 孙悟空 0.4\n"
                "Who?\n/blend nobody\n/blend Tik-Tok Tik-Tok 2\n" + ("long " * 120 + "\n") * 5 + "long " * 600 + "\n<|im_end|> \x1b[31m\n/quit\n", env=os.environ | {"PYTHONIOENCODING": "utf8"})
     assert "孙悟空: " in talk.stdout and "Tik-Tok: " in talk.stdout and "did you mean Tik-Tok" in talk.stdout and "leaves no room" in talk.stdout
-    assert "/role NAME changes the speaker" in talk.stdout and "Count Dracula + 孙悟空: " in talk.stdout
+    assert "/role NAME changes the character" in talk.stdout and "Count Dracula + 孙悟空: " in talk.stdout
     assert talk.stdout.count("/blend takes two names and a weight") == 2 and "(the context is full: " in talk.stdout
     assert all(sum(line.startswith(name) for line in talk.stdout.splitlines()) >= 1 for name in json.loads((out / "roles.json").read_text()))
-    wrong = run("chat", "--run", out, "--role", "Drakula", script="eval.py", ok=False)
+    wrong = run("--run", out, "--role", "Drakula", script="chat.py", ok=False)
     assert "did you mean Count Dracula" in wrong.stderr and len(wrong.stderr.splitlines()) == 1
-    missing = run("score", "--run", tmp_path / "none", script="eval.py", ok=False)
+    missing = run("--run", tmp_path / "none", script="eval.py", ok=False)
     assert "is not a run folder" in missing.stderr

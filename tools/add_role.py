@@ -9,7 +9,6 @@ hypernetworks): no old data are needed. B, which all share, stays. For methods w
 """
 import argparse
 import dataclasses
-import sys
 
 import torch
 from torch import nn
@@ -17,8 +16,9 @@ from tqdm import tqdm
 
 import train
 from checkpoint import load_run, new_folder
+from console import one_line_errors
 from data import batch_order, collate, encode_examples, parse_line
-from eval import read_answers
+from eval import reference_nll
 from files import read_jsonl, write_json
 
 
@@ -72,6 +72,7 @@ def add_role(model, tokenizer, config, role, samples, profile="", steps=100, lr=
 
 
 def main():
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--run", required=True)
     parser.add_argument("--role", required=True, help="the new name")
@@ -84,7 +85,7 @@ def main():
     parser.add_argument("--out", required=True, help="a new run folder")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
-    try:
+    with one_line_errors("tools.add_role"):
         if args.steps < 1 or not args.lr > 0 or not args.hold >= 0:
             raise ValueError("--steps and --lr have to be positive, --hold at least 0")
         samples = read_lines(args.lines, args.role, args.language)
@@ -98,18 +99,16 @@ def main():
         how = {k: getattr(args, k) for k in ("run", "role", "lines", "steps", "lr", "hold")}
         write_json(out / "config.json", {k: v for k, v in config.items() if k != "roles"}
                          | {"out": str(out), "added_role": how})
-    except (ValueError, OSError) as e:
-        sys.exit(f"tools.add_role: {e}")
     print(f"{len(samples) - len(held)} lines, {args.steps} steps: {losses[0]:.3f} -> {losses[-1]:.3f} nats per token; "
           f"no other role's matrices moved by more than {100 * moved ** 0.5:.2g} %")
     if held:
         others = [dataclasses.replace(s, role=name) for name in config["roles"] if name != args.role for s in held]
-        mine, theirs = (read_answers(model.eval(), tokenizer, config, x)[0] for x in (held, others))
+        mine, theirs = (reference_nll(model.eval(), tokenizer, config, x)[0] for x in (held, others))
         theirs = theirs.view(-1, len(held)).mean(1)
         best = theirs.argmin().item()
         print(f"{len(held)} lines held back: {mine.mean():.3f} as {args.role}, {theirs[best]:.3f} as "
               f"{list(config['roles'])[best]}, who comes nearest")
-    print(f"wrote {out}; talk with: python eval.py chat --run {out} --role \"{args.role}\"")
+    print(f"wrote {out}; talk with: python chat.py --run {out} --role \"{args.role}\"")
 
 
 if __name__ == "__main__":

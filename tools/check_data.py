@@ -11,17 +11,16 @@ from collections import Counter
 
 import numpy as np
 
-from console import pad
-from data import SPLITS, fetch_data, find_files, languages, load_profiles, parse_line
-from files import parse_json
-from model import fetch_model
+from console import one_line_errors, pad
+from data import SPLITS, fetch_data, languages, load_profiles, parse_line, rolebench_files
+from files import fetch_model, parse_json
 from tokenizer import Tokenizer
 
 
 def read(root, language, part, generalization="instruction"):
     """([Sample], [what is wrong with a broken line]) of one part of a data folder."""
     samples, broken = [], []
-    for path, split in find_files(root, language, part, generalization=generalization):
+    for split, path in rolebench_files(root, language, part, generalization=generalization).items():
         for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
             place = f"{path}:{number}"
             try:
@@ -87,25 +86,26 @@ def check(root, language, tokenizer=None, generalization="instruction"):
 
 
 def main():
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("data", help="a folder in RoleBench's layout, or its hub id")
     parser.add_argument("--language", default="all", help="en, zh or all")
     parser.add_argument("--generalization", choices=("instruction", "role"), default="instruction")
     parser.add_argument("--tokenizer", help="a model's folder or hub id: lengths in its tokens")
     args = parser.parse_args()
-    try:
+    with one_line_errors("tools.check_data"):
         root, broken = fetch_data(args.data), 0
         tokenizer = Tokenizer(fetch_model(args.tokenizer), "plain") if args.tokenizer else None
-        found = [lang for lang in languages(args.language)
-                 if any(find_files(root, lang, part, generalization=args.generalization) for part in ("train", "test"))]
+        found = []
+        for lang in languages(args.language):
+            if any(rolebench_files(root, lang, part, SPLITS, args.generalization) for part in ("train", "test")):
+                found.append(lang)
         if not found:
             raise ValueError(f"{root} has no file in RoleBench's layout for --language {args.language}")
         for lang in found:
             lines, n = check(root, lang, tokenizer, args.generalization)
             print("\n".join(lines))
             broken += n
-    except (ValueError, OSError) as e:
-        sys.exit(f"tools.check_data: {e}")
     if broken:
         sys.exit(f"tools.check_data: {broken} broken line{'s' * (broken > 1)}, listed above")
 

@@ -13,7 +13,6 @@ says how far another draw of questions could move it, not how far another seed c
 import argparse
 import json
 import statistics
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import numpy as np
 from safetensors import safe_open
 
 from checkpoint import read_run
-from console import render_table
+from console import one_line_errors, render_table
 from eval import read_predictions
 from files import read_jsonl
 from hycora_layer import METHODS
@@ -48,7 +47,7 @@ def name_of(config):
     sources = METHODS[config["method"]]
     name = config["method"] + (" w/o HCL" if "hyper" in sources and not config["lambda_max"] else "")
     if config["role_in_prompt"] != (set(sources) == {"shared"}):
-        name += " + instruction" if config["role_in_prompt"] else " - instruction"
+        name += " + role in prompt" if config["role_in_prompt"] else " - role in prompt"
     return name
 
 
@@ -66,7 +65,7 @@ def read(path):
         return Run("backbone" if path.stem == "predictions_backbone" else path.stem, str(path), None, *read_lines(path))
     config = read_run(path)
     if not (path / "predictions.jsonl").is_file():
-        raise ValueError(f"{path} is not scored yet: python eval.py score --run {path}")
+        raise ValueError(f"{path} is not scored yet: python eval.py --run {path}")
     with safe_open(path / "adapter.safetensors", framework="np") as file:
         trainable = sum(int(np.prod(file.get_slice(key).get_shape())) for key in file.keys())
     metrics = path / "metrics.jsonl"                       # which a role added later does not leave
@@ -110,7 +109,7 @@ def selections(items, per_role):
 
 
 def compare(paths, per_role=False):
-    """{"rows": [...], "differences": [...], "made_by": {method: [...]}}, in percent; differences to the first."""
+    """{"rows": [...], "differences": [...], "provenance": {method: [...]}}, in percent; differences to the first."""
     groups, rows, differences = grouped(paths), [], []
     (reference, first), *_ = groups.items()
     means = {name: np.mean([r.scores for r in runs], 0) for name, runs in groups.items()}      # over seeds: (items, 4)
@@ -127,8 +126,8 @@ def compare(paths, per_role=False):
                 cells = zip(METRICS, d.mean(0).tolist(), zip(*bootstrap(d)))
                 differences.append({"method": name, "minus": reference, "split": split, "role": role, "n": len(chosen),
                                     **{m: {"difference": x, "interval": interval} for m, x, interval in cells}})
-    made_by = {name: [run.by for run in runs] for name, runs in groups.items()}
-    return {"rows": rows, "differences": differences, "made_by": made_by}
+    provenance = {name: [run.by for run in runs] for name, runs in groups.items()}
+    return {"rows": rows, "differences": differences, "provenance": provenance}
 
 
 def tables(result):
@@ -166,21 +165,20 @@ def paper_table(result, number):
 
 
 def main():
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--runs", nargs="+", required=True, metavar="RUN", help="run folders, or files of predictions")
     parser.add_argument("--per-role", action="store_true", help="a row for each role too")
     parser.add_argument("--table", type=int, choices=(1, 2, 3, 5), help="in the shape of this table of the paper")
     parser.add_argument("--format", choices=("text", "markdown", "json"), default="text")
     args = parser.parse_args()
-    try:
+    with one_line_errors("tools.compare"):
         result = compare(args.runs, args.per_role or args.table == 3)
-    except (ValueError, OSError) as e:
-        sys.exit(f"tools.compare: {e}")
     if args.format == "json":
         return print(json.dumps(result, ensure_ascii=False, indent=1))
     shown = [paper_table(result, args.table)] if args.table else tables(result)
     print("\n\n".join(render_table(rows, args.format == "markdown") for rows in shown) + "\n")
-    print("\n".join(f"- {method}: {by}" for method, made in result["made_by"].items() for by in made))
+    print("\n".join(f"- {method}: {by}" for method, made in result["provenance"].items() for by in made))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import argparse
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import torch
@@ -19,8 +18,10 @@ from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file, save_file
 
 from checkpoint import load_run
+from console import one_line_errors
 from data import role_id
-from model import CHATGLM_NAMES, Transformer, fetch_model
+from files import fetch_model
+from model import CHATGLM_NAMES, Transformer
 
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "added_tokens.json", "*.jinja",
                    "generation_config.json", "*.py")
@@ -117,6 +118,7 @@ def write_model(model, role, base, folder):
 
 
 def main():
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--run", required=True)
     parser.add_argument("--role", help="whose adapter")
@@ -125,7 +127,7 @@ def main():
     parser.add_argument("--merge", action="store_true", help="a full model instead of an adapter")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    try:
+    with one_line_errors("tools.export"):
         if bool(args.role) == args.all or args.all and args.merge:
             raise ValueError("name one --role (with --merge if you like), or --all")
         if Path(args.out).exists() and any(Path(args.out).iterdir()):
@@ -137,8 +139,6 @@ def main():
             out = out / re.sub(r"[/\\\0]", "_", role) if args.all else out
             difference = (write_model if args.merge else write_adapter)(model, id, config["model"], out)
             print(f"{role}: {out}, read again: logits differ from the run's by at most {difference:.2g}")
-    except (ValueError, OSError) as e:
-        sys.exit(f"tools.export: {e}")
 
 
 if __name__ == "__main__":

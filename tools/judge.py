@@ -11,15 +11,17 @@ judge, any backbone's folder, is asked which verdict it finds likelier.
 import argparse
 import hashlib
 import re
-import sys
 from pathlib import Path
 
 import torch
 
-from eval import appended, ask, read_predictions
+from console import one_line_errors
+from eval import read_predictions
+from files import fetch_model
 from metrics import bootstrap
-from model import Transformer, fetch_model
+from model import Transformer
 from tokenizer import Tokenizer
+from tools.collect import chat_completion, resumable_map
 
 CRITERIA = {
     "behaviour": "Which answer sounds more like {role}: tone of voice, temper, habits of speech, attitude to whoever "
@@ -61,7 +63,7 @@ def service(url, name, tries=3):
     """A judge behind an OpenAI-compatible endpoint: a function from prompt to (verdict or None, what it said)."""
     def verdict(prompt):
         for _ in range(tries):
-            said = ask(url, name, [{"role": "user", "content": prompt}], max_tokens=512, temperature=0)
+            said = chat_completion(url, name, [{"role": "user", "content": prompt}], max_tokens=512, temperature=0)
             if found := parse(said):
                 break
         return found, said
@@ -127,6 +129,7 @@ def tally(verdicts):
 
 
 def main():
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--a", required=True, help="predictions.jsonl of one run")
     parser.add_argument("--b", required=True, help="of the other")
@@ -137,7 +140,7 @@ def main():
     parser.add_argument("--limit", type=int, default=0, help="at most so many questions, four calls each; 0: all")
     parser.add_argument("--dry-run", action="store_true", help="print the first prompt and the number of calls")
     args = parser.parse_args()
-    try:
+    with one_line_errors("tools.judge"):
         name = args.judge or args.judge_model
         if args.limit < 0:
             raise ValueError("--limit has to be 0 or more")
@@ -158,9 +161,7 @@ def main():
             won = {"1": item["order"][0], "2": item["order"][1]}.get(found, found)
             return {n: item[n] for n in names} | {"verdict": won, "said": said}
         out = Path(args.out or Path(args.a).with_name("verdicts.jsonl"))
-        verdicts = appended(out, names, items, work, 1 if args.judge else 8)
-    except (ValueError, OSError) as e:
-        sys.exit(f"tools.judge: {e}")
+        verdicts = resumable_map(out, names, items, work, 1 if args.judge else 8)
     print(f"{name} on A = {args.a} and B = {args.b}; verdicts in {out}")
     for criterion, t in tally(verdicts).items():
         if not t["n"]:

@@ -16,11 +16,11 @@ The numbers printed are counted on the model itself, built without memory; a tes
 import argparse
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 import torch
 
+from console import one_line_errors
 from files import fetch
 from hycora_layer import METHODS, AdapterConfig, HyperModel
 from model import ModelConfig, Transformer
@@ -34,6 +34,7 @@ def count(model_config, adapter_config):
 
 
 def main():
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--model", required=True, help="a config.json, its folder, or a hub id")
     parser.add_argument("--roles", type=int, required=True)
@@ -41,14 +42,12 @@ def main():
     for f in sizes:
         parser.add_argument(f"--{f.name.replace('_', '-')}", type=int, default=f.default)
     args = parser.parse_args()
-    try:
+    with one_line_errors("tools.params"):
         for name, value in vars(args).items():
             if isinstance(value, int) and value < (name != "num_blocks"):
                 raise ValueError(f"--{name.replace('_', '-')} is {value}, but it has to be positive")
         path = Path(args.model) if args.model.endswith(".json") else fetch(args.model, ["config.json"]) / "config.json"
         model_config = ModelConfig.from_hf(json.loads(path.read_text("utf8")))
-    except (ValueError, OSError) as e:
-        sys.exit(f"tools.params: {e}")
     config = AdapterConfig(num_roles=args.roles, **{f.name: getattr(args, f.name) for f in sizes})
     counts = {method: count(model_config, dataclasses.replace(config, method=method)) for method in METHODS}
     print(f"{args.model}, {args.roles} roles, {counts['lora'][1]} adapted linears, rank {config.rank}")

@@ -22,8 +22,9 @@ from pathlib import Path
 
 import train
 from checkpoint import read_run
+from console import one_line_errors
 from data import fetch_data, load_rolebench
-from eval import line_of
+from eval import make_prediction
 from files import read_jsonl, write_text
 from metrics import aggregate
 from tools.compare import compare
@@ -110,7 +111,7 @@ def rolegpt(config):
         return []
     tests = {(s.split, s.role, s.question): s for s in load("test") if s.role in config["roles"]}
     keys = [(s.split, s.role, s.question) for s in answers]
-    lines = [line_of(tests[key], s.answers[0], "RoleGPT") for key, s in zip(keys, answers) if key in tests]
+    lines = [make_prediction(tests[key], s.answers[0], "RoleGPT") for key, s in zip(keys, answers) if key in tests]
     return [{**dict.fromkeys(("std", "trainable", "tokens_per_s")), **scores["overall"], "split": split, "role": "all",
              "method": f"RoleGPT ({scores['overall']['n']} lines)", "seeds": 1}
             for split, scores in aggregate(lines).items()]
@@ -123,7 +124,7 @@ def gather(folders):
         scores = [json.loads((run / "scores.json").read_text("utf8")) for run in runs]
         more[name] = {
             "as the wrong role": over_seeds([s["swap"]["wrong"]["rougeL"] for s in scores if "swap" in s]),
-            "told apart": over_seeds([100 * s["likelihood"]["told_apart"] for s in scores if "likelihood" in s]),
+            "role accuracy": over_seeds([100 * s["likelihood"]["role_accuracy"] for s in scores if "likelihood" in s]),
             "retrieval": over_seeds([100 * s["retrieval_top1"] for s in scores if "retrieval_top1" in s]),
             "minutes": over_seeds([minutes(run) for run in runs]),
             "commits": sorted({str(read_run(run)["git_commit"])[:12] for run in runs})}
@@ -132,6 +133,7 @@ def gather(folders):
 
 
 def main():
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--seeds", type=int, help="1 to this; default: the study's own")
@@ -149,7 +151,7 @@ def main():
         run = folder[at, variant] / str(seed)
         own = f"{study.arguments} {study.points[at]} {VARIANTS[variant]} --seed {seed} --out {run}"
         return run, shlex.split(own) + keys
-    try:
+    with one_line_errors("tools.reproduce"):
         if strange := only - set(study.points) - set(study.variants):
             raise ValueError(f"--only {', '.join(strange)}: choose {', '.join([*study.points, *study.variants])}")
         for seed, (at, variant) in itertools.product(seeds, folder):     # seed by seed: the methods stay level
@@ -167,10 +169,6 @@ def main():
         more = [Path(key).name if os.path.isabs(key) else key for key in keys]           # no machine's folders
         result = {"study": args.study, "arguments": " ".join([study.arguments, *more]),
                   "torch": train.torch.__version__, "points": {at: gather(of) for at, of in points.items()}}
-    except (ValueError, OSError) as e:
-        sys.exit(f"tools.reproduce: {e}")
-    except KeyboardInterrupt:
-        sys.exit("tools.reproduce: interrupted; the same command goes on")
     if points:
         RESULTS.mkdir(exist_ok=True)
         write_text(RESULTS / f"{args.study}.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")

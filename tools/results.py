@@ -27,7 +27,7 @@ def score_table(point):
     """Methods by ROUGE-L and BLEU-4 of each split, how distinct the roles are, and what training took."""
     rows, runs = point["rows"], point["runs"]
     splits = list(dict.fromkeys(r["split"] for r in rows))
-    columns = ("as the wrong role", "told apart", "retrieval", "minutes")
+    columns = ("as the wrong role", "role accuracy", "retrieval", "minutes")
     more = [m for m in columns if any(run[m] for run in runs.values())]
     heads = [f"{split.replace('_', '-')} {metric}" for split in splits for metric in ("ROUGE-L", "BLEU-4")]
     table = [["method", *heads, *more, "trainable", "seeds"]]

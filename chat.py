@@ -1,0 +1,161 @@
+"""Talking to the characters of a run.
+
+    python chat.py --run runs/demo --role "NAME"
+"""
+import argparse
+import re
+import sys
+from contextlib import suppress
+
+from checkpoint import load_run
+from console import one_line_errors, pad, printable
+from data import persona, role_id
+from generate import add_decoding_arguments, decoding_from_args, generate, generate_texts
+
+HELP = ("/role NAME changes the character, /roles lists them, /all QUESTION asks every one, /blend A B 0.3 mixes two "
+        "(seven tenths A), /new forgets the conversation, /quit ends.")
+
+
+class Stream:
+    """Prints text as its tokens come, holding back a character whose bytes are not all there yet."""
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self.ids = []
+        self.text = ""
+
+    def __call__(self, tokens, end=""):
+        self.ids += tokens
+        text = self.tokenizer.decode(self.ids)
+        if end or not text.endswith("\ufffd"):
+            print(printable(text[len(self.text):]), end=end, flush=True)
+            self.text = text
+
+
+class Conversation:
+    """A chat with a run's characters: who answers, and the turns so far, as many as the context holds."""
+    def __init__(self, args):
+        """args: the command line. ValueError for an unknown role or a context too short for an answer."""
+        self.model, self.tokenizer, self.config = load_run(args.run, args.device, args.compile)
+        self.decoding = decoding_from_args(args, self.config["language"])
+        self.history = []                               # [(question, answer), ...]
+        self.context = self.model.backbone.config.max_positions
+        self.room = self.context - self.decoding.max_new_tokens
+        if self.room < 1:
+            raise ValueError(f"--max-new-tokens {self.decoding.max_new_tokens} leaves no room for a question: the "
+                             f"model reads at most {self.context}")
+        self.turn_to(args.role or next(iter(self.config["roles"])))
+
+    def turn_to(self, name):
+        """The role `name` answers from now on; ValueError suggests the nearest names."""
+        self.role = role_id(name, self.config["roles"])                  # an id, or weights that blend roles
+        self.title = name
+        self.prompt_name = name
+
+    def blend(self, text):
+        """"A B 0.3": a mixture of two role embeddings, or of what else a method has for a role. Raises ValueError."""
+        roles = self.config["roles"]
+        *words, weight = text.split()
+        pair = None
+        for i in range(1, len(words)):                                   # names may have blanks in them
+            names = (" ".join(words[:i]), " ".join(words[i:]))
+            if names[0] in roles and names[1] in roles:
+                pair = names
+        if not pair or not re.fullmatch(r"0?\.\d+|[01](\.0*)?", weight):
+            raise ValueError("/blend takes two names and a weight from 0 to 1, such as /blend "
+                             f"{' '.join([*roles, *roles][:2])} 0.5")
+
+        share = float(weight)
+        weights = [0.0] * len(roles)
+        weights[roles[pair[0]]] += 1 - share
+        weights[roles[pair[1]]] += share
+        self.role = weights
+        self.title = " + ".join(pair)
+        self.prompt_name = pair[1] if share > 0.5 else pair[0]           # for methods with the role in the prompt
+
+    def answer(self, question):
+        """Streams the answer, and remembers it; the oldest turns go when the context is full."""
+        history = list(self.history)
+        while True:
+            prompt = self.tokenizer.prompt(question, persona(self.prompt_name, self.config), history)
+            if len(prompt) <= self.room or not history:
+                break
+            history = history[1:]
+        if len(prompt) > self.room:
+            raise ValueError(f"a question of {len(prompt)} tokens leaves no room for an answer in a context of "
+                             f"{self.context}")
+        forgotten = len(self.history) - len(history)
+        if forgotten:
+            print(f"(the context is full: {forgotten} of the oldest turns forgotten)")
+
+        stream = Stream(self.tokenizer)
+        print(f"{self.title}: ", end="", flush=True)
+        generate(self.model, [prompt], [self.role], self.tokenizer.stop_ids, self.decoding, on_token=stream)
+        stream([], end="\n")
+        self.history = [*history, (question, stream.text)]
+
+    def ask_all(self, question):
+        """Prints every role's answer to a question outside the conversation; one mixed batch."""
+        roles = self.config["roles"]
+        prompts = [self.tokenizer.prompt(question, persona(name, self.config)) for name in roles]
+        texts = generate_texts(self.model, self.tokenizer, prompts, list(roles.values()), self.decoding)
+        for name, text in zip(roles, texts):
+            print(f"{pad(name, 20)}  {printable(text)}")
+
+
+def follow(conversation, line):
+    """Does what a line asks for: a command, or a question to the current role."""
+    command, _, rest = line.partition(" ")
+    rest = rest.strip()
+    if command == "/roles":
+        print(", ".join(conversation.config["roles"]))
+    elif command == "/new":
+        conversation.history = []
+    elif command == "/all" and rest:
+        conversation.ask_all(rest)
+    elif command == "/role" and rest:
+        conversation.turn_to(rest)
+        print(f"Now talking to {conversation.title}.")
+    elif command == "/blend" and rest:
+        conversation.blend(rest)
+        print(f"Now talking to {conversation.title}.")
+    elif command.startswith("/"):
+        print(f"({HELP})")
+    elif line:
+        conversation.answer(line)
+
+
+def chat(args):
+    """Reads questions from standard input and streams the answers, until /quit or the end of input."""
+    conversation = Conversation(args)
+    sys.stdin.reconfigure(errors="replace")                              # a stray byte ends no conversation
+    with suppress(ImportError):                                          # where there is one, arrow keys edit the line
+        import readline  # noqa: F401
+    print(f"You are talking to {conversation.title}. {HELP}")
+
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "").strip()
+            if line.split(" ")[0] == "/quit":
+                return
+            follow(conversation, line)
+        except ValueError as error:
+            print(f"({error})")
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+
+
+def parse_args(argv):
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Talk to the characters of a run.", allow_abbrev=False)
+    parser.add_argument("--run", required=True, help="a run folder of train.py")
+    parser.add_argument("--role", help="who answers first; default: the first role")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", action="store_true", help="slow to start, then faster; CUDA graphs on a GPU")
+    add_decoding_arguments(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    with one_line_errors("chat.py"):
+        chat(parse_args(sys.argv[1:]))

@@ -198,9 +198,9 @@ class MetricsLog:
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < first_step]
         write_text(self.path, "".join(line + "\n" for line in kept))
 
-    def add(self, line, rows, stats):
-        """line: what the host knows of a step; rows: the examples it saw; stats: (3,) ce, contrastive, grad_norm."""
-        self.pending.append((line, rows, stats))
+    def add(self, line, rows, stats, grad_norm):
+        """line: what the host knows of a step; rows: the examples it saw; stats: (2,) ce and contrastive loss."""
+        self.pending.append((line, rows, torch.cat((stats, grad_norm[None]))))
 
     def flush(self):
         """Writes the pending lines; returns what the progress bar shows. FloatingPointError if a loss is not finite."""

@@ -254,7 +254,7 @@ class Batch:
     pooled_rows: torch.Tensor    # (P,)    ... and the row of the batch that each belongs to
 
     def to(self, device):
-        """The tensors that the step reads on `device`; to a GPU from pinned memory, so that nobody waits for it."""
+        """The tensors that the step reads on `device`; to a GPU from pinned memory, so that the host does not wait."""
         moved = {}
         for name in ("input_ids", "positions", "targets", "pooled", "pooled_rows"):
             tensor = getattr(self, name)
@@ -343,9 +343,9 @@ def balanced_batches(order, examples, batch_size, rng, per_role=2):
     def length(i):
         return len(examples[i].ids)
 
-    queues = {role: [] for role in sorted({examples[i].role_id for i in order})}
-    for i in sorted(order, key=length):
-        queues[examples[i].role_id].append(i)
+    queues = {}                                                          # {role: its examples by length}
+    for i in sorted(order, key=lambda i: (examples[i].role_id, length(i))):
+        queues.setdefault(examples[i].role_id, []).append(i)
 
     batches = []
     while batch_size >= 2 * per_role:

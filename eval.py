@@ -232,9 +232,14 @@ def table(scores, before=None):
         means = {metric: sum(s[metric] for s in of_roles) / len(of_roles) for metric in METRICS}
         return means | {"n": len(of_roles)}
 
-    rows = [["", *(cell for split in splits for cell in (split, *[""] * (len(headings) - 1)))],
-            ["", *headings * len(splits)]]
-    for role in dict.fromkeys(role for of_split in splits.values() for role in of_split["roles"]):
+    # two lines of headings: the splits, and under each its columns
+    rows = [[""], ["", *headings * len(splits)]]
+    roles = {}
+    for split, of_split in splits.items():
+        rows[0] += [split] + [""] * (len(headings) - 1)
+        roles |= dict.fromkeys(of_split["roles"])
+
+    for role in roles:
         rows.append(row(role, lambda of_split, role=role: of_split["roles"].get(role)))
     rows.append(row("mean over roles", mean_over_roles))
     rows.append(row("all lines", lambda of_split: of_split["overall"]))

@@ -112,7 +112,7 @@ def add_product(base, x, scale, B, A_x):
 
 # ------------------------------------------------------------------------------------------- where A and B come from
 class ActiveRoles:
-    """The roles that the rows of a batch speak as.
+    """The roles of the rows of a batch.
 
     role_ids: (B,) ids in any mixture, or (B, num_roles) weights that blend roles, for each row.
     roles: the R distinct ones, (R,) or (R, num_roles); row_to_role: (B, R) one-hot, which of them each row uses.
@@ -223,7 +223,7 @@ class HyperModel(nn.Module):
 
     @contextmanager
     def active_roles(self, role_ids):
-        """Within this context row b of a batch speaks as role_ids[b]. role_ids: (B,) ids in any mixture, or
+        """Within this context row b of a batch has the role role_ids[b]. role_ids: (B,) ids in any mixture, or
         (B, num_roles) weights that blend roles.
 
         The only place where A and B are made: once per forward pass, for the distinct roles and all linears. Inside,
@@ -263,7 +263,7 @@ class HyperModel(nn.Module):
         return [linear for linears in self.target_modules.values() for linear in linears]
 
     def forward(self, input_ids, role_ids):
-        """Logits (B, T, vocab) of input_ids (B, T), where row b speaks as role_ids[b]."""
+        """Logits (B, T, vocab) of input_ids (B, T), where row b has the role role_ids[b]."""
         with self.active_roles(role_ids):
             return self.backbone(input_ids)
 

@@ -92,11 +92,15 @@ def sum_over_processes(params, stats):
     return stats
 
 
-def any_rank_stopping(stop_signals, device):
-    """Whether any process got a stop signal. Signals arrive at different steps, so the processes have to agree."""
+def should_stop(stop_signals, look, device):
+    """Whether to end after this step. Signals reach the processes at different steps, so several processes agree on it,
+    and only when they look at the GPU anyway."""
+    if world()[1] == 1:
+        return bool(stop_signals)
+    if not look:
+        return False
     votes = torch.tensor([len(stop_signals)], device=device)
-    if dist.is_initialized():
-        dist.all_reduce(votes)
+    dist.all_reduce(votes)
     return votes.item() > 0
 
 
@@ -116,7 +120,7 @@ class Step:
     num_micro_batches: int              # of the whole step
     supervised: int                     # supervised tokens of the whole step
     rows: list                          # indices of the examples, per micro-batch of the whole step
-    counts: dict                        # for the log: tokens, and what Eq. 7 has to work with
+    counts: dict                        # for the log: epoch, tokens, and what Eq. 7 has to work with
 
 
 class Steps:
@@ -141,24 +145,29 @@ class Steps:
             self.epoch = epoch
 
     def __getitem__(self, step):
+        # the micro-batches of all processes, and of them our share
         epoch, index = divmod(step, self.per_epoch)
         self.start_epoch(epoch)
         first = index * self.micro_batches_per_step
         rows = self.order[first:first + self.micro_batches_per_step]
         chosen = [[self.examples[i] for i in micro_batch] for micro_batch in rows]
         mine = chosen[self.rank::self.processes]
-        everything = [example for micro_batch in chosen for example in micro_batch]
-
         batches = [collate(examples, self.pad_id, self.cfg.pool) for examples in mine]
+
+        # what the whole step has in it
+        everything = sum(chosen, [])
         supervised = sum(len(example.ids) - example.prompt_len for example in everything)
-        counts = contrast_pairs(chosen) | {"tokens": sum(len(example.ids) for example in everything)}
+        tokens = sum(len(example.ids) for example in everything)
+        counts = {"epoch": round(step / self.per_epoch, 4), "tokens": tokens} | contrast_pairs(chosen)
         return Step(batches, len(rows), supervised, rows, counts)
 
 
 def contrast_pairs(micro_batches):
     """What Eq. 7 has to work with in a step: `roles` of a micro-batch (their mean), and in all of them the ordered
     pairs of samples of one role (`positives`, beside each sample itself) and of two roles (`negatives`)."""
-    roles, positives, negatives = 0, 0, 0
+    roles = 0
+    positives = 0
+    negatives = 0
     for examples in micro_batches:
         counts = Counter(example.role_id for example in examples).values()
         roles += len(counts)
@@ -207,8 +216,9 @@ def fit(model, steps, cfg, run, resume):
     optimizer = torch.optim.AdamW(params, lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     scaler = torch.amp.GradScaler(model.backbone.device.type, enabled=cfg.precision == "fp16")
 
+    is_main = world()[0] == 0
     first = load_checkpoint(run, model, optimizer, scaler, *world()) if resume else 0
-    print(f"{len(steps.examples)} rows, {sum(map(len, steps.order))} of them an epoch, in {steps.per_epoch} steps "
+    print(f"{len(steps.examples)} examples, {sum(map(len, steps.order))} of them an epoch, in {steps.per_epoch} steps "
           f"({padding_share(steps.examples, steps.order):.1%} padding); {steps.total} steps"
           f"{f', from step {first}' if first else ''}")
 
@@ -216,10 +226,10 @@ def fit(model, steps, cfg, run, resume):
     model.backbone.checkpoint_activations = cfg.checkpoint_activations
     if cfg.compile:
         model.backbone.compile_blocks()
-    log = MetricsLog(run, first, writes=world()[0] == 0)
+    log = MetricsLog(run, first, writes=is_main)
     done = first
     bar = tqdm(range(first, steps.total), cfg.method, initial=first, total=steps.total, dynamic_ncols=True,
-               disable=world()[0] > 0)
+               disable=not is_main)
 
     with StopSignals() as stop_signals:
         for step in bar:
@@ -244,21 +254,17 @@ def fit(model, steps, cfg, run, resume):
             done = step + 1
 
             # log: the GPU is asked for its numbers only every few steps
-            log.add({"step": step, "epoch": round(step / steps.per_epoch, 4), "lambda": lam, "lr": lr, **batch.counts},
-                    batch.rows, torch.cat((stats, grad_norm[None])))
+            log.add({"step": step, "lambda": lam, "lr": lr, **batch.counts}, batch.rows, stats, grad_norm)
             look = done % cfg.log_every == 0
-            save = done % cfg.save_every == 0
-            stopping = bool(stop_signals)
-            if world()[1] > 1:
-                stopping = look and any_rank_stopping(stop_signals, model.backbone.device)
-            last = stopping or done == steps.total
-            if look or save or last:
+            stopping = should_stop(stop_signals, look, model.backbone.device)
+            save = stopping or done % cfg.save_every == 0 or done == steps.total
+            if look or save:
                 bar.set_postfix(log.flush())
 
             # save: after the flush, so that what is saved has finite losses behind it
-            if save or last:
+            if save:
                 rng_states = all_rng_states()
-                if world()[0] == 0:
+                if is_main:
                     save_checkpoint(run, done, model, optimizer, scaler, rng_states)
 
             if stopping:
@@ -342,7 +348,7 @@ def run_training(argv):
     examples, truncated, dropped = encode_examples(samples, roles, tokenizer, cfg.max_length,
                                                profiles if cfg.role_in_prompt else None)
     if truncated or dropped:
-        print(f"max_length {cfg.max_length}: {truncated} rows lose the end of their answer, {dropped} are left out: "
+        print(f"max_length {cfg.max_length}: {truncated} examples lose the end of their answer, {dropped} are left out: "
               f"their prompt alone is longer")
     steps = Steps(examples, cfg, tokenizer.eos_id)         # raises what it may before a folder is made
 
@@ -378,7 +384,7 @@ def main():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     if world()[0] > 0:
-        sys.stdout = open(os.devnull, "w")                               # the first process speaks for all
+        sys.stdout = open(os.devnull, "w")                               # only the first process prints
     try:
         with one_line_errors("train.py"):                  # in the loop, Ctrl-C ends with a checkpoint instead
             run_training(sys.argv[1:])

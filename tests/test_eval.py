@@ -96,7 +96,7 @@ def test_a_mixed_batch_generates_what_each_row_does_alone(decoding):
 
 
 def test_a_compiled_backbone_says_the_same_from_a_few_graphs():
-    """Prompt and next token, with the same voice for all rows and with several: four graphs for six layers, and one or
+    """Prompt and next token, with the same role for all rows and with several: four graphs for six layers, and one or
     two more where sizes that have nothing to do with each other happen to be equal at first."""
     from torch._dynamo.utils import counters
     torch._dynamo.reset()
@@ -148,12 +148,12 @@ def test_the_context_is_never_left():
         generate(model, [[1] * 32], [0], {-5}, Decoding(5))
 
 
-def test_what_is_printed_moves_no_cursor_and_waits_for_whole_signs(capsys):
+def test_what_is_printed_moves_no_cursor_and_waits_for_whole_characters(capsys):
     class Bytes:
         def decode(self, ids):
             return bytes(ids).decode("utf8", "replace")
     stream = Stream(Bytes())
-    for byte in "a\x1b[2J\x07茶\n".encode():                           # a token may be a part of a sign
+    for byte in "a\x1b[2J\x07茶\n".encode():                           # a token may be a part of a character
         stream([byte])
     stream([], end="\n")
     assert capsys.readouterr().out == "a [2J 茶\n\n"
@@ -171,7 +171,7 @@ def test_answers_keep_their_order():
 
 
 # ------------------------------------------------------------------------------------------- reading, not generating
-def spoken(method="hycora", **config):
+def random_run(method="hycora", **config):
     """A random Hyper Model on the tiny backbone, its tokenizer, a run's config and the tiny test lines."""
     from data import load_profiles, load_rolebench
     data, tokenizer = ROOT / "tiny/rolebench", Tokenizer(ROOT / "tiny/backbone")
@@ -184,7 +184,7 @@ def spoken(method="hycora", **config):
 
 @pytest.mark.parametrize("method", ["hycora", "lora"])
 def test_likelihood_is_the_cross_entropy_of_the_whole_forward_pass(method):
-    model, tokenizer, config, samples = spoken(method)
+    model, tokenizer, config, samples = random_run(method)
 
     def by_hand(s, role):
         prompt = tokenizer.prompt(s.question, persona_of(role, config["profiles"]) if method == "lora" else None)
@@ -195,10 +195,10 @@ def test_likelihood_is_the_cross_entropy_of_the_whole_forward_pass(method):
     nats, e_t = reference_nll(model, tokenizer, config, samples, batch_size=5)
     right = [by_hand(s, s.role) for s in samples]
     assert nats.tolist() == pytest.approx(right, rel=1e-4) and e_t.shape == (len(samples), 192)
-    cast = {"en": [s.role for s in samples if s.language == "en"], "zh": [s.role for s in samples if s.language == "zh"]}
-    cast = {language: list(dict.fromkeys(names)) for language, names in cast.items()}
-    assert len(cast["zh"]) == 2                                          # only one other can be wrong there
-    wrong = [[by_hand(s, other) for other in sorted(set((cast[s.language] * 2)[cast[s.language].index(s.role):][1:3]) - {s.role})] for s in samples]
+    roles_of = {"en": [s.role for s in samples if s.language == "en"], "zh": [s.role for s in samples if s.language == "zh"]}
+    roles_of = {language: list(dict.fromkeys(names)) for language, names in roles_of.items()}
+    assert len(roles_of["zh"]) == 2                                          # only one other can be wrong there
+    wrong = [[by_hand(s, other) for other in sorted(set((roles_of[s.language] * 2)[roles_of[s.language].index(s.role):][1:3]) - {s.role})] for s in samples]
     got = likelihood(model, tokenizer, config, samples, nats, wrong=2)
     mean = sum(sum(w) / len(w) for w in wrong) / len(wrong)
     assert (got["right"], got["wrong"]) == pytest.approx((sum(right) / len(right), mean), rel=1e-4)
@@ -210,7 +210,7 @@ def test_likelihood_is_the_cross_entropy_of_the_whole_forward_pass(method):
 
 
 def test_evaluate_says_what_made_it_and_what_it_found():
-    model, tokenizer, config, samples = spoken()
+    model, tokenizer, config, samples = random_run()
     scores, lines = evaluate(model, tokenizer, config, samples, Decoding(3, seed=5), swap=True, read=True)
     assert {"by", "splits", "swap", "likelihood", "retrieval_top1", "decoding"} <= scores.keys()
     assert scores["by"] == lines[0]["by"] == "hycora in r, d (all), seed 3; greedy, max_new_tokens 3, seed 5"

@@ -18,7 +18,7 @@ def layer_norm(x, norm):
     return x / (x.square().mean() + 1e-5).sqrt() * norm.weight + norm.bias
 
 
-def by_hand(net, role, layer, kind, half):
+def by_hand(net, role, layer, kind, factor):
     """Eq. 1-3 for one role and one layer, vector by vector."""
     x = torch.cat((net.role_embedding.weight[role], net.layer_embedding.weight[layer]))
     h = (net.W_in.weight @ layer_norm(x, net.norm_input) + net.W_in.bias).clamp(min=0)
@@ -26,9 +26,9 @@ def by_hand(net, role, layer, kind, half):
         inner = (block.W_1.weight @ layer_norm(h, block.norm) + block.W_1.bias).clamp(min=0)
         h = h + block.W_2.weight @ inner + block.W_2.bias
     h = layer_norm(h, net.norm_output)
-    head = net.heads[f"{kind}_{half}"]
+    head = net.heads[f"{kind}_{factor}"]
     flat = head.U.weight @ (head.D.weight @ h + head.D.bias) + head.U.bias
-    return flat.reshape(KINDS[kind][1][half]) / math.sqrt(DIMS["hidden_dim"])
+    return flat.reshape(KINDS[kind][1][factor]) / math.sqrt(DIMS["hidden_dim"])
 
 
 @pytest.mark.parametrize("norms", [True, False])      # False: the paper's literal Eq. 1 and 3
@@ -37,11 +37,11 @@ def test_equations_one_to_three(norms):
     roles = torch.tensor([5, 0, 3])
     made = net(roles)
     for kind, first in (("q_proj", 0), ("down_proj", 3)):            # layer ids run kind by kind
-        for half, m in made[kind].items():
-            assert m.shape == (3, 3, *KINDS[kind][1][half])
+        for factor, m in made[kind].items():
+            assert m.shape == (3, 3, *KINDS[kind][1][factor])
             for r, role in enumerate(roles):
                 for i in range(3):
-                    torch.testing.assert_close(m[r, i], by_hand(net, role, first + i, kind, half))
+                    torch.testing.assert_close(m[r, i], by_hand(net, role, first + i, kind, factor))
 
 
 def test_init_gives_each_a_the_spread_of_a_xavier_linear_and_b_zero():

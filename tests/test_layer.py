@@ -52,7 +52,7 @@ CHATGLM = dict(model_type="chatglm", padded_vocab_size=97, ffn_hidden_size=80, n
                multi_query_group_num=2, kv_channels=8, seq_length=128, layernorm_epsilon=1e-6, add_qkv_bias=True)
 
 
-def test_chatglm2_is_adapted_on_its_four_fused_linears_and_speaks_in_mixed_batches():
+def test_chatglm2_is_adapted_on_its_four_fused_linears_and_mixes_roles_in_a_batch():
     backbone = small_backbone(**CHATGLM)
     ids, roles = torch.randint(97, (4, 18)), torch.tensor([2, 0, 3, 2])
     plain = backbone(ids)
@@ -80,11 +80,11 @@ def test_equation_four_by_hand():
     for b in range(2):
         W = linear.base.weight + DIMS["alpha"] / DIMS["rank"] * linear.B @ made[b, 1]
         torch.testing.assert_close(out[b], x[b] @ W.t(), rtol=1e-4, atol=1e-5)
-    assert torch.equal(linear(x), linear.base(x))       # nobody speaks any more
+    assert torch.equal(linear(x), linear.base(x))       # no role is active any more
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_mixture_of_roles_speaks_from_the_mixed_embeddings(method):
+def test_a_blend_of_roles_uses_the_blended_embeddings(method):
     """One-hot weights are the role itself; a mixture is what the mixed rows of every table of roles make."""
     model = randomise(hyper_model(method), 0.05)
     ids, roles = torch.randint(97, (3, 18)), torch.tensor([2, 0, 3])
@@ -93,7 +93,7 @@ def test_a_mixture_of_roles_speaks_from_the_mixed_embeddings(method):
         weights = torch.tensor([[0.3, 0.0, 0.7, 0.0]])
         mixed = model(ids[:1], weights)
         tables = [m.role_embedding.weight for m in [model.hyper] if m is not None]
-        tables += [getattr(linear, half) for linears in model.target_modules.values() for linear in linears for half in "AB" if METHODS[method][0] == "role"]
+        tables += [getattr(linear, factor) for linears in model.target_modules.values() for linear in linears for factor in "AB" if METHODS[method][0] == "role"]
         tables += [model.gate_inputs] if method == "neeko" else []
         for table in tables:
             table[1] = 0.3 * table[0] + 0.7 * table[2]
@@ -207,8 +207,8 @@ def test_neeko_is_the_gated_sum_of_its_blocks():
         out = linear(x)
     for b, role in enumerate(roles):
         gate = (linear.gate @ model.gate_inputs[role]).softmax(0)
-        detour = sum(gate[e] * linear.B[e] @ linear.A[e] @ x[b].t() for e in range(4)).t()
-        torch.testing.assert_close(out[b], linear.base(x[b]) + DIMS["alpha"] / DIMS["rank"] * detour, rtol=1e-4, atol=1e-5)
+        branch = sum(gate[e] * linear.B[e] @ linear.A[e] @ x[b].t() for e in range(4)).t()
+        torch.testing.assert_close(out[b], linear.base(x[b]) + DIMS["alpha"] / DIMS["rank"] * branch, rtol=1e-4, atol=1e-5)
 
 
 def test_neeko_with_a_one_hot_gate_is_independent_lora():
@@ -249,8 +249,8 @@ def paired(model, theirs, adapter, role=None):
     for name, module in model.backbone.named_modules():
         if hasattr(module, "lora_weights"):
             other = theirs.base_model.model.get_submodule(name)
-            for half, lora in (("A", other.lora_A), ("B", other.lora_B)):
-                own = getattr(module, half)
+            for factor, lora in (("A", other.lora_A), ("B", other.lora_B)):
+                own = getattr(module, factor)
                 pairs.append((own if role is None else own.data[role], lora[adapter].weight))
     return pairs
 

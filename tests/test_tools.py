@@ -184,12 +184,12 @@ def test_tsne_takes_what_the_linears_really_use(method):
     found = matrices(model, "v_proj")
     differing = {"lora": "", "hycora": "A", "mrs-a-rsp-b": "B", "neeko": "A"}.get(method, "AB")        # neeko's B: all blocks for all
     assert "".join(found) == differing
-    for half, m in found.items():
+    for factor, m in found.items():
         assert m.shape[:2] == (4, 3)
         for role in range(4):
             with model.active_roles(torch.tensor([role, role])):
                 for layer, linear in enumerate(model.target_modules["v_proj"]):
-                    expected = linear.lora_weights["AB".index(half)].detach().flatten()
+                    expected = linear.lora_weights["AB".index(factor)].detach().flatten()
                     torch.testing.assert_close(torch.tensor(m[role, layer]), expected, rtol=1e-4, atol=1e-5)
 
 

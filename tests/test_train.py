@@ -159,8 +159,8 @@ def test_command_line_wins_over_file_wins_over_default(tmp_path):
     cfg, _ = train.parse_args(["--config", str(path), "--rank", "3", "--norm-input", "false", "--compile"])
     assert (cfg.rank, cfg.lr, cfg.alpha, cfg.target_modules, cfg.norm_input, cfg.compile) == (3, 1.0, 32.0, ("q_proj",), False, True)
     assert train.parse_args(["--config", str(path), "--target-modules", "a, b"])[0].target_modules == ("a", "b")
-    told = {m: train.resolve(train.Config(method=m)).role_in_prompt for m in METHODS}
-    assert told == {m: m == "lora" for m in METHODS}
+    in_prompt = {m: train.resolve(train.Config(method=m)).role_in_prompt for m in METHODS}
+    assert in_prompt == {m: m == "lora" for m in METHODS}
 
 
 def test_config_files_extend_one_another_and_may_group_their_keys(tmp_path):
@@ -224,7 +224,7 @@ def steps(folder):
     return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_lora_told_in_words_plays_roles_that_training_never_saw(tmp_path):
+def test_lora_with_the_role_in_the_prompt_plays_roles_that_training_never_saw(tmp_path):
     """English RoleBench's role generalization, with everything else that data can bring: answers, balance, counts."""
     def write(lines, part):
         path = tmp_path / "data/rolebench-eng/role-generalization/general" / f"{part}.jsonl"
@@ -237,12 +237,12 @@ def test_lora_told_in_words_plays_roles_that_training_never_saw(tmp_path):
     args = ["--model", "tiny/backbone", "--data", tmp_path / "data", "--generalization", "role", "--epochs", "2", "--batch-size", "4",
             "--answers", "sampled", "--balance-roles", "--max-new-tokens", "4", "--rank", "2"]
     out = run(*args, "--method", "lora", "--out", tmp_path / "lora").stdout
-    assert "36 rows, 18 of them an epoch, in 4 steps" in out and "% padding); 8 steps" in out
+    assert "36 examples, 16 of them an epoch, in 4 steps" in out and "% padding); 8 steps" in out
     assert [p["role"] for p in map(json.loads, (tmp_path / "lora/predictions.jsonl").read_text().splitlines())] == ["C"]
     for line in map(json.loads, (tmp_path / "lora/metrics.jsonl").read_text().splitlines()):
         assert line["roles"] == 2 and line["positives"] >= 2 and line["negatives"] >= 4
     run(*args, "--answers", "first", "--method", "lora", "--max-steps", "1", "--score-limit", "0", "--out", tmp_path / "first")
-    assert "18 rows, 18 of them" in run("--resume", tmp_path / "first").stdout
+    assert "18 examples, 16 of them" in run("--resume", tmp_path / "first").stdout
     assert "roles that training does not have: C" in run(*args, "--out", tmp_path / "h", ok=False).stderr
 
 

@@ -1,4 +1,4 @@
-"""A new character for a finished run, from a few of its lines, while everybody else goes on speaking as before.
+"""Adds a role to a finished run, from a few lines, and keeps the other roles as they are.
 
     python -m tools.add_role --run runs/demo --role "Captain Nemo" --lines nemo.jsonl --out runs/nemo [--steps 100]
 
@@ -28,11 +28,11 @@ def read_lines(path, role, language):
 
 
 def drift(model, before, roles):
-    """How far the matrices of `roles` (ids) have moved from `before`, {kind: {half: (R, n, rows, columns)}} of all R:
+    """How far the matrices of `roles` (ids) have moved from `before`, {kind: {factor: (R, n, rows, columns)}} of all R:
     mean square of the differences over that of the matrices."""
     now = model.hyper(roles)
-    parts = [(now[kind][half] - m[roles]).square().mean() / m.square().mean().clamp(min=1e-12)
-             for kind, halves in before.items() for half, m in halves.items()]
+    parts = [(now[kind][factor] - m[roles]).square().mean() / m.square().mean().clamp(min=1e-12)
+             for kind, factors in before.items() for factor, m in factors.items()]
     return torch.stack(parts).mean()
 
 

@@ -1,4 +1,4 @@
-"""A data folder, looked over before anybody trains on it: broken lines, roles, lengths, duplicates, leaks.
+"""Checks a data folder before training: broken lines, roles, lengths, duplicates, leaks.
 
     python -m tools.check_data DIR [--language zh] [--tokenizer FOLDER_OR_ID] [--generalization role]
 
@@ -44,10 +44,10 @@ def leaks(train, test):
 
 
 def lengths(samples, tokenizer):
-    """(unit, lengths of questions, lengths of answers): tokens, or signs where there is no tokenizer."""
+    """(unit, lengths of questions, lengths of answers): tokens, or characters where there is no tokenizer."""
     texts = [s.question for s in samples], [a for s in samples for a in s.answers]
     if tokenizer is None:
-        return "signs", *(list(map(len, t)) for t in texts)
+        return "characters", *(list(map(len, t)) for t in texts)
     return "tokens", *([len(ids) for ids in tokenizer.encode_batch(t)] for t in texts)
 
 

@@ -85,10 +85,10 @@ def grouped(paths):
             common = len(set(run.items) & set(runs[0].items))
             raise ValueError(f"{path} answers {len(run.items)} test lines and {paths[0]} {len(runs[0].items)}, "
                              f"{common} of them the same: score both on the same lines")
-        twins = groups.setdefault(run.identity, [])
-        if run.seed in [twin.seed for twin, _ in twins]:
+        same_runs = groups.setdefault(run.identity, [])
+        if run.seed in [run.seed for run, _ in same_runs]:
             raise ValueError(f"{path} is the same run as another one, seed {run.seed} and all")
-        twins.append((run, path))
+        same_runs.append((run, path))
     names = [members[0][0].name for members in groups.values()]
     result = {name if names.count(name) == 1 else f"{name} ({members[0][1]})": [run for run, _ in members]
               for name, members in zip(names, groups.values())}

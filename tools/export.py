@@ -5,7 +5,7 @@
 
 An adapter holds the role's A and B of every adapted linear under peft's names; alpha / r stays outside, in its config.
 What was written is read again and has to give the run's own logits before the tool says done: a loader that finds
-nothing under the names it expects (or no lora_alpha) does not complain, it speaks as the untouched backbone.
+nothing under the names it expects (or no lora_alpha) does not complain, it answers as the untouched backbone.
 """
 import argparse
 import json
@@ -41,7 +41,7 @@ def adapted(model):
 
 
 @torch.inference_mode()
-def voices(model, role):
+def role_lora_weights(model, role):
     """{linear: (A (r, d_in), B (d_out, r))} of one role, by any method, as the linears use them."""
     with model.active_roles(torch.tensor([role])):
         return {name: tuple(m.clone() for m in linear.lora_weights) for name, linear in adapted(model).items()}
@@ -49,7 +49,7 @@ def voices(model, role):
 
 @torch.inference_mode()
 def probe(model, role=None):
-    """Logits of some ids, as a role or as whatever the linears' voices are now."""
+    """Logits of some ids, as a role, or (None) with the linears' LoRA weights of the moment."""
     ids = torch.arange(1, 65, device=model.backbone.device)[None] * 37 % model.backbone.config.vocab_size
     return model.backbone(ids) if role is None else model(ids, torch.tensor([role]))
 
@@ -57,15 +57,15 @@ def probe(model, role=None):
 def write_adapter(model, role, base, folder):
     """Writes a peft adapter of one role, reads it again, and returns the largest difference of its logits to the run's
     own. ValueError if there is any that matters."""
-    made, folder = voices(model, role), Path(folder)
+    made, folder = role_lora_weights(model, role), Path(folder)
     rank, scale = next(iter(made.values()))[0].size(0), next(iter(adapted(model).values())).scale
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base), "r": rank,
               "lora_alpha": scale * rank, "lora_dropout": 0.0, "bias": "none", "inference_mode": True,
               "target_modules": sorted({name.rsplit(".", 1)[-1] for name in made})}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", "utf8")
-    tensors = {f"base_model.model.{name}.lora_{half}.weight": m.contiguous().cpu()
-               for name, voice in made.items() for half, m in zip("AB", voice)}
+    tensors = {f"base_model.model.{name}.lora_{factor}.weight": m.contiguous().cpu()
+               for name, weights in made.items() for factor, m in zip("AB", weights)}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     return verify(model, role, folder)
 
@@ -78,7 +78,7 @@ def verify(model, role, folder):
     scale = config["lora_alpha"] / config["r"]
     try:
         for name, linear in adapted(model).items():
-            A, B = (tensors.pop(f"base_model.model.{name}.lora_{half}.weight") for half in "AB")
+            A, B = (tensors.pop(f"base_model.model.{name}.lora_{factor}.weight") for factor in "AB")
             linear.lora_weights = [A.to(expected.device), B.to(expected.device) * (scale / linear.scale)]
         difference = (probe(model) - expected).abs().max().item()
     finally:
@@ -92,7 +92,7 @@ def verify(model, role, folder):
 @torch.inference_mode()
 def merge(model, role):
     """W_0 + alpha / r B A for one role, in place, in fp32 before it is rounded back: it then costs what W_0 did."""
-    for linear, (A, B) in zip(adapted(model).values(), voices(model, role).values()):
+    for linear, (A, B) in zip(adapted(model).values(), role_lora_weights(model, role).values()):
         W = linear.base.weight
         W.copy_(W.float() + linear.scale * B.float() @ A.float())
 

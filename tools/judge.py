@@ -1,4 +1,4 @@
-"""Two files of answers before a judge: which speaks more like the character, and who knows more (the paper's Table 4).
+"""A judge compares two files of answers: which is more in character, and which shows more knowledge (Table 4).
 
     python -m tools.judge --a A.jsonl --b B.jsonl --base-url URL --judge-model NAME [--limit 100] [--dry-run]
     python -m tools.judge --a A.jsonl --b B.jsonl --judge local:FOLDER

@@ -23,12 +23,12 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#0
 
 @torch.inference_mode()
 def matrices(model, kind):
-    """{half: (R, n, numbers)} of every half that differs between the R roles, in the n linears of a kind."""
+    """{factor: (R, n, numbers)} of every factor that differs between the R roles, in the n linears of a kind."""
     linears = model.target_modules[kind]
     with model.active_roles(torch.arange(model.config.num_roles)):
-        halves = {half: torch.stack([linear.lora_weights[i] for linear in linears], -3).float()
-                  for i, half in enumerate("AB")}
-    return {half: m.flatten(-2).cpu().numpy() for half, m in halves.items() if m.dim() == 4}
+        factors = {factor: torch.stack([linear.lora_weights[i] for linear in linears], -3).float()
+                  for i, factor in enumerate("AB")}
+    return {factor: m.flatten(-2).cpu().numpy() for factor, m in factors.items() if m.dim() == 4}
 
 
 def silhouettes(m):
@@ -41,16 +41,16 @@ def silhouettes(m):
 
 
 def font_with(text):
-    """The name of an installed font that has every sign of `text`, or None."""
+    """The name of an installed font that has every character of `text`, or None."""
     from matplotlib.font_manager import fontManager
     from matplotlib.ft2font import FT2Font
     for entry in fontManager.ttflist:
         if "Last Resort" not in entry.name and all(map(FT2Font(entry.fname).get_char_index, map(ord, text))):
-            return entry.name                                            # (that one has boxes for all signs)
+            return entry.name                                            # (that one has boxes for all characters)
 
 
-def draw(halves, roles, title, seed=0):
-    """A matplotlib figure: a row for each generated half, coloured by role and by layer."""
+def draw(factors, roles, title, seed=0):
+    """A matplotlib figure: a row for each generated factor, coloured by role and by layer."""
     import matplotlib
     import matplotlib.pyplot as plt
     from sklearn.manifold import TSNE
@@ -58,9 +58,9 @@ def draw(halves, roles, title, seed=0):
     font = font_with(foreign)
     names = [name if font or name.isascii() else f"role {i}" for i, name in enumerate(roles)]
     with matplotlib.rc_context({"font.family": ["DejaVu Sans"] + ([font] if foreign and font else [])}):
-        figure, axes = plt.subplots(len(halves), 2, figsize=(11, 5 * len(halves)), squeeze=False, facecolor="white",
+        figure, axes = plt.subplots(len(factors), 2, figsize=(11, 5 * len(factors)), squeeze=False, facecolor="white",
                                     layout="constrained")
-        for (half, m), (by_role, by_layer) in zip(halves.items(), axes):
+        for (factor, m), (by_role, by_layer) in zip(factors.items(), axes):
             R, n, _ = m.shape
             perplexity = min(30, (R * n - 1) / 3)
             xy = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(m.reshape(R * n, -1))
@@ -71,9 +71,9 @@ def draw(halves, roles, title, seed=0):
                 by_role.scatter(*xy[i].T, s=28, color=colour, marker="osD^vP*X"[i % 8], label=name, alpha=0.85)
             dots = by_layer.scatter(*xy.reshape(-1, 2).T, s=28, c=np.tile(np.arange(n), R), cmap="viridis", alpha=0.85)
             figure.colorbar(dots, ax=by_layer, label="layer", ticks=range(0, n, max(1, n // 8)))
-            by_role.set_title(f"{half} by role: silhouette {scores['role']:.2f}, "
+            by_role.set_title(f"{factor} by role: silhouette {scores['role']:.2f}, "
                               f"within a layer {scores['role within a layer']:.2f}", fontsize=10)
-            by_layer.set_title(f"{half} by layer: silhouette {scores['layer']:.2f}", fontsize=10)
+            by_layer.set_title(f"{factor} by layer: silhouette {scores['layer']:.2f}", fontsize=10)
             for axis in (by_role, by_layer):
                 axis.set(xlabel="t-SNE 1", ylabel="t-SNE 2", xticks=[], yticks=[])
         if R <= 12:
@@ -97,14 +97,14 @@ def main():
         kind = args.kind or next(iter(model.target_modules))
         if kind not in model.target_modules:
             raise ValueError(f"there is no {kind!r}; choose {', '.join(model.target_modules)}")
-        halves = matrices(model, kind)
-        if not halves:
+        factors = matrices(model, kind)
+        if not factors:
             raise ValueError(f"{args.run}: with {config['method']} all roles share A and B: there is nothing to draw")
         out = Path(args.out or Path(args.run) / "tsne.png")
         out.parent.mkdir(parents=True, exist_ok=True)
-        draw(halves, list(config["roles"]), f"{kind} of {provenance(config)}").savefig(out, dpi=130)
-    for half, m in halves.items():
-        print(f"{kind} {half}: {m.shape[0]} roles x {m.shape[1]} layers; silhouette " +
+        draw(factors, list(config["roles"]), f"{kind} of {provenance(config)}").savefig(out, dpi=130)
+    for factor, m in factors.items():
+        print(f"{kind} {factor}: {m.shape[0]} roles x {m.shape[1]} layers; silhouette " +
               ", ".join(f"by {name} {value:.3f}" for name, value in silhouettes(m).items()))
     print(f"wrote {out}")
 

@@ -348,8 +348,8 @@ def run_training(argv):
     examples, truncated, dropped = encode_examples(samples, roles, tokenizer, cfg.max_length,
                                                profiles if cfg.role_in_prompt else None)
     if truncated or dropped:
-        print(f"max_length {cfg.max_length}: {truncated} examples lose the end of their answer, {dropped} are left out: "
-              f"their prompt alone is longer")
+        print(f"max_length {cfg.max_length}: {truncated} examples lose the end of their answer, "
+              f"{dropped} are left out: their prompt alone is longer")
     steps = Steps(examples, cfg, tokenizer.eos_id)         # raises what it may before a folder is made
 
     # the run folder

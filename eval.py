@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from batches import collate
 from checkpoint import load_run, read_run
 from console import one_line_errors, pad, printable, render_table
-from data import SPLITS, collate, encode_examples, load_test_samples, other_roles, persona, persona_of, role_id
+from data import SPLITS, encode_examples, load_test_samples, other_roles, persona, persona_of, role_id
 from files import read_jsonl, write_json, write_jsonl
 from generate import Decoding, add_decoding_arguments, decoding_from_args, generate_texts
 from losses import pool_response, response_cross_entropy
@@ -329,7 +330,7 @@ def score_run(args):
     config["out"] = str(Path(args.run))
     config["data"] = args.data or config["data"]
     samples = load_test_samples(config["data"], config["language"], args.split, args.limit,
-                           config.get("generalization", "instruction"), config["roles"])
+                                config.get("generalization", "instruction"), config["roles"])
     if not samples:
         raise ValueError("no test line is about a role of this run")
 

@@ -21,33 +21,21 @@ import math
 import os
 import signal
 import sys
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from tqdm import tqdm
 
 import eval as evaluation
+from batches import Steps, padding_share
 from checkpoint import MetricsLog, build, load_checkpoint, new_folder, read_run, rng_state, save_checkpoint, versions
 from config import KEYS, Config, parse_args, parse_values, resolve
 from console import one_line_errors
-from data import (
-    batch_order,
-    choose_roles,
-    collate,
-    encode_examples,
-    fetch_data,
-    first_of_each,
-    load_profiles,
-    load_rolebench,
-    padding_share,
-    subsample,
-)
+from data import choose_roles, encode_examples, fetch_data, first_of_each, load_profiles, load_rolebench, subsample
 from files import write_json
 from hycora_layer import METHODS
 from losses import hyper_contrastive_loss, lambda_at, pool_response, response_cross_entropy, total_loss
+from processes import any_process, gather, join, leave, sum_over_processes, world
 
 
 # --------------------------------------------------------------------------------------------------------- schedules
@@ -68,114 +56,7 @@ def lambda_of_step(step, steps_per_epoch, total, model, cfg):
                      cfg.lambda_max, cfg.lambda_schedule)
 
 
-# ---------------------------------------------------------------------------------------- many processes (torchrun)
-def world():
-    """(this process's rank, number of processes): (0, 1) without torchrun."""
-    if not dist.is_initialized():
-        return 0, 1
-    return dist.get_rank(), dist.get_world_size()
-
-
-def sum_over_processes(params, stats):
-    """Adds up the gradients of `params` and the step's losses over all processes: one message, all that travels.
-
-    Only parameters that have a gradient this step belong here: to AdamW a gradient of zeros is not the same as none.
-    """
-    if world()[1] == 1:
-        return stats
-    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in params] + [stats]
-    flat = torch.cat([part.flatten().float() for part in parts])
-    dist.all_reduce(flat)
-    *grads, stats = flat.split([part.numel() for part in parts])
-    for p, grad in zip(params, grads):
-        p.grad = grad.view_as(p)
-    return stats
-
-
-def should_stop(stop_signals, look, device):
-    """Whether to end after this step. Signals reach the processes at different steps, so several processes agree on it,
-    and only when they look at the GPU anyway."""
-    if world()[1] == 1:
-        return bool(stop_signals)
-    if not look:
-        return False
-    votes = torch.tensor([len(stop_signals)], device=device)
-    dist.all_reduce(votes)
-    return votes.item() > 0
-
-
-def all_rng_states():
-    """The random state of every process, in the order of their ranks."""
-    states = [rng_state()] * world()[1]
-    if dist.is_initialized():
-        dist.all_gather_object(states, states[0])
-    return states
-
-
-# --------------------------------------------------------------------------------------------------------- one step
-@dataclass
-class Step:
-    """What one optimizer step trains on. The whole step is that of all processes together."""
-    micro_batches: list                 # [Batch] of this process
-    num_micro_batches: int              # of the whole step
-    supervised: int                     # supervised tokens of the whole step
-    rows: list                          # indices of the examples, per micro-batch of the whole step
-    counts: dict                        # for the log: epoch, tokens, and what Eq. 7 has to work with
-
-
-class Steps:
-    """The steps of a run, in order. Step n depends on n and the configuration alone, so a run can resume anywhere."""
-    def __init__(self, examples, cfg, pad_id):
-        self.examples = examples
-        self.cfg = cfg
-        self.pad_id = pad_id
-        self.rank, self.processes = world()
-        self.epoch = None
-        self.start_epoch(0)
-        self.micro_batches_per_step = cfg.grad_accum * self.processes
-        self.per_epoch = math.ceil(len(self.order) / self.micro_batches_per_step)
-        self.total = cfg.max_steps or max(1, round(cfg.epochs * self.per_epoch))
-
-    def start_epoch(self, epoch):
-        """Draws the order of an epoch's batches."""
-        if epoch != self.epoch:
-            one_answer = self.cfg.answers == "sampled"
-            self.order = batch_order(self.examples, self.cfg.batch_size, self.cfg.seed, epoch, one_answer,
-                                     self.cfg.balance_roles)
-            self.epoch = epoch
-
-    def __getitem__(self, step):
-        # the micro-batches of all processes, and of them our share
-        epoch, index = divmod(step, self.per_epoch)
-        self.start_epoch(epoch)
-        first = index * self.micro_batches_per_step
-        rows = self.order[first:first + self.micro_batches_per_step]
-        chosen = [[self.examples[i] for i in micro_batch] for micro_batch in rows]
-        mine = chosen[self.rank::self.processes]
-        batches = [collate(examples, self.pad_id, self.cfg.pool) for examples in mine]
-
-        # what the whole step has in it
-        everything = sum(chosen, [])
-        supervised = sum(len(example.ids) - example.prompt_len for example in everything)
-        tokens = sum(len(example.ids) for example in everything)
-        counts = {"epoch": round(step / self.per_epoch, 4), "tokens": tokens} | contrast_pairs(chosen)
-        return Step(batches, len(rows), supervised, rows, counts)
-
-
-def contrast_pairs(micro_batches):
-    """What Eq. 7 has to work with in a step: `roles` of a micro-batch (their mean), and in all of them the ordered
-    pairs of samples of one role (`positives`, beside each sample itself) and of two roles (`negatives`)."""
-    roles = 0
-    positives = 0
-    negatives = 0
-    for examples in micro_batches:
-        counts = Counter(example.role_id for example in examples).values()
-        roles += len(counts)
-        positives += sum(n * (n - 1) for n in counts)
-        negatives += sum(n * (len(examples) - n) for n in counts)
-    return {"roles": roles / len(micro_batches), "positives": positives, "negatives": negatives}
-
-
+# --------------------------------------------------------------------------------------------- the gradient of a step
 def backward(model, batches, cfg, lam, scaler, supervised=None, num_micro_batches=None):
     """Accumulates the gradient of Eq. 6 over micro-batches. Returns their (ce, contrastive), detached.
 
@@ -216,8 +97,9 @@ def fit(model, steps, cfg, run, resume):
     optimizer = torch.optim.AdamW(params, lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     scaler = torch.amp.GradScaler(model.backbone.device.type, enabled=cfg.precision == "fp16")
 
-    is_main = world()[0] == 0
-    first = load_checkpoint(run, model, optimizer, scaler, *world()) if resume else 0
+    rank, processes = world()
+    is_main = rank == 0
+    first = load_checkpoint(run, model, optimizer, scaler, rank, processes) if resume else 0
     print(f"{len(steps.examples)} examples, {sum(map(len, steps.order))} of them an epoch, in {steps.per_epoch} steps "
           f"({padding_share(steps.examples, steps.order):.1%} padding); {steps.total} steps"
           f"{f', from step {first}' if first else ''}")
@@ -256,14 +138,14 @@ def fit(model, steps, cfg, run, resume):
             # log: the GPU is asked for its numbers only every few steps
             log.add({"step": step, "lambda": lam, "lr": lr, **batch.counts}, batch.rows, stats, grad_norm)
             look = done % cfg.log_every == 0
-            stopping = should_stop(stop_signals, look, model.backbone.device)
+            stopping = (look or processes == 1) and any_process(bool(stop_signals), model.backbone.device)
             save = stopping or done % cfg.save_every == 0 or done == steps.total
             if look or save:
                 bar.set_postfix(log.flush())
 
             # save: after the flush, so that what is saved has finite losses behind it
             if save:
-                rng_states = all_rng_states()
+                rng_states = gather(rng_state())
                 if is_main:
                     save_checkpoint(run, done, model, optimizer, scaler, rng_states)
 
@@ -294,7 +176,7 @@ def read_arguments(argv):
         saved = read_run(resume)
         cfg = Config(**parse_values({k: v for k, v in saved.items() if k in KEYS}, resume))
     cfg = resolve(cfg)
-    if cfg.device.startswith("cuda") and dist.is_initialized():
+    if cfg.device.startswith("cuda") and world()[1] > 1:
         cfg = dataclasses.replace(cfg, device=f"cuda:{os.environ['LOCAL_RANK']}")
     return cfg, resume
 
@@ -345,12 +227,12 @@ def run_training(argv):
     print(f"{cfg.method} on {cfg.model}: {len(roles)} roles, {cfg.device}, {cfg.precision}\n{model.describe()}")
 
     # training examples
-    examples, truncated, dropped = encode_examples(samples, roles, tokenizer, cfg.max_length,
-                                               profiles if cfg.role_in_prompt else None)
+    in_prompt = profiles if cfg.role_in_prompt else None
+    examples, truncated, dropped = encode_examples(samples, roles, tokenizer, cfg.max_length, in_prompt)
     if truncated or dropped:
         print(f"max_length {cfg.max_length}: {truncated} examples lose the end of their answer, "
               f"{dropped} are left out: their prompt alone is longer")
-    steps = Steps(examples, cfg, tokenizer.eos_id)         # raises what it may before a folder is made
+    steps = Steps(examples, cfg, tokenizer.eos_id, *world())         # raises what it may before a folder is made
 
     # the run folder
     run = resume or (new_folder(cfg.out) if is_main else Path(cfg.out))
@@ -362,8 +244,7 @@ def run_training(argv):
     # training; the weights are made, and from here on each process has its own dropout
     torch.manual_seed(cfg.seed + world()[0])
     finished = fit(model, steps, cfg, run, resume)
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    leave()
     if not is_main:
         return
     if not finished:
@@ -379,12 +260,7 @@ def run_training(argv):
 
 def main():
     """Runs the training; bad input ends it with one line and exit code 1."""
-    if "RANK" in os.environ and not dist.is_initialized():               # torchrun
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    if world()[0] > 0:
-        sys.stdout = open(os.devnull, "w")                               # only the first process prints
+    join()
     try:
         with one_line_errors("train.py"):                  # in the loop, Ctrl-C ends with a checkpoint instead
             run_training(sys.argv[1:])

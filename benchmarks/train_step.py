@@ -24,7 +24,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 import train
-from data import Example, batch_order, collate
+from batches import batch_order, collate
+from data import Example
 from hycora_layer import AdapterConfig, HyperModel
 from hyper import HyperNetwork
 from model import ModelConfig, Transformer

@@ -8,19 +8,8 @@ import torch
 import torch.nn.functional as F
 from conftest import ROOT, write_rolebench
 
-from data import (
-    SPLITS,
-    Example,
-    Sample,
-    batch_order,
-    collate,
-    encode_examples,
-    fetch_data,
-    load_profiles,
-    load_rolebench,
-    padding_share,
-    persona_of,
-)
+from batches import batch_order, collate, padding_share
+from data import SPLITS, Example, Sample, encode_examples, fetch_data, load_profiles, load_rolebench, persona_of
 from tokenizer import Tokenizer
 from tools.convert import convert
 

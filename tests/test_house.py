@@ -6,8 +6,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-FLOORS = [["files", "console"],
-          ["model", "hyper", "losses", "tokenizer", "data", "generate", "metrics"],
+FLOORS = [["files", "console", "processes"],
+          ["model", "hyper", "losses", "tokenizer", "data", "batches", "generate", "metrics"],
           ["hycora_layer"],
           ["config"],
           ["checkpoint"],

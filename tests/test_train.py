@@ -17,7 +17,8 @@ from test_tools import CHATGLM2, LLAMA2, QWEN2
 
 import checkpoint
 import train
-from data import Example, collate
+from batches import collate
+from data import Example
 from hycora_layer import METHODS, AdapterConfig
 from model import ModelConfig
 from tools.params import count

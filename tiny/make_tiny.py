@@ -23,7 +23,8 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 from tokenizers import Tokenizer as BPE
 from tqdm import tqdm
 
-from data import Example, batch_order, collate, persona_of
+from batches import batch_order, collate
+from data import Example, persona_of
 from model import ModelConfig, Transformer
 from tiny import world
 from tokenizer import Tokenizer

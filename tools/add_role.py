@@ -15,9 +15,10 @@ from torch import nn
 from tqdm import tqdm
 
 import train
+from batches import batch_order, collate
 from checkpoint import load_run, new_folder
 from console import one_line_errors
-from data import batch_order, collate, encode_examples, parse_line
+from data import encode_examples, parse_line
 from eval import reference_nll
 from files import read_jsonl, write_json
 
@@ -53,7 +54,7 @@ def add_role(model, tokenizer, config, role, samples, profile="", steps=100, lr=
     model.hyper.role_embedding = e_c
     model.config = dataclasses.replace(model.config, num_roles=len(e_c.weight))
     rows, *_ = encode_examples(samples, config["roles"], tokenizer, config["max_length"],
-                           config["profiles"] if config["role_in_prompt"] else None)
+                               config["profiles"] if config["role_in_prompt"] else None)
     cfg = train.Config(**train.parse_values({k: v for k, v in config.items() if k in train.KEYS}, config["out"]))
     optimizer, scaler = torch.optim.Adam(model.hyper.parameters(), lr=lr), torch.amp.GradScaler(enabled=False)
     batches, losses = [], []

@@ -27,7 +27,7 @@ def matrices(model, kind):
     linears = model.target_modules[kind]
     with model.active_roles(torch.arange(model.config.num_roles)):
         factors = {factor: torch.stack([linear.lora_weights[i] for linear in linears], -3).float()
-                  for i, factor in enumerate("AB")}
+                   for i, factor in enumerate("AB")}
     return {factor: m.flatten(-2).cpu().numpy() for factor, m in factors.items() if m.dim() == 4}
 
 

@@ -20,16 +20,24 @@ PROFILES = {"en": "profiles-eng/desc.json", "zh": "profiles-zh/desc.json"}
 # ------------------------------------------------------------------------------------------------ reading RoleBench
 @dataclass(frozen=True)
 class Sample:
-    """One question to one role. language: "en" or "zh", which decides how the metrics cut words."""
+    """One question to one role.
+
+    language: "en" or "zh", which decides how the metrics cut words. facts: words of which an answer has to contain one
+    to be right, where the data say so; kind: the kind of knowledge that the question asks for, if the data name kinds.
+    """
     split: str
     role: str
     question: str
     answers: tuple[str, ...]
     language: str
+    facts: tuple[str, ...] = ()
+    kind: str = ""
 
 
 def parse_line(record, split, language, place):
     """The Sample of a line {"role", "question", "generated": [answer, ...]}, texts stripped.
+
+    A line may also have "fact", the words that make an answer right or a list of alternatives, and "kind".
 
     ValueError names the place and says what the line lacks.
     """
@@ -52,7 +60,16 @@ def parse_line(record, split, language, place):
     for what, is_empty in empty.items():
         if is_empty:
             raise ValueError(f"{place}: empty {what}; fill it in or delete the line")
-    return Sample(split, role, question, answers, language)
+
+    facts = record.get("fact", [])
+    if isinstance(facts, str):
+        facts = [facts]
+    if not (isinstance(facts, list) and all(isinstance(fact, str) and fact.strip() for fact in facts)):
+        raise ValueError(f'{place}: "fact" has to be a text or a list of texts')
+    kind = record.get("kind", "")
+    if not isinstance(kind, str):
+        raise ValueError(f'{place}: "kind" is not text')
+    return Sample(split, role, question, answers, language, tuple(facts), kind)
 
 
 def languages(language):

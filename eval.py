@@ -10,7 +10,6 @@ import argparse
 import json
 import math
 import sys
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +18,13 @@ import torch.nn.functional as F
 
 from batches import collate
 from checkpoint import load_run, read_run
-from console import one_line_errors, pad, printable, render_table
+from console import one_line_errors
 from data import SPLITS, encode_examples, load_test_samples, other_roles, persona, persona_of, role_id
 from files import read_jsonl, write_json, write_jsonl
 from generate import Decoding, add_decoding_arguments, decoding_from_args, generate_texts
 from losses import pool_response, response_cross_entropy
 from metrics import METRICS, aggregate, bootstrap, mean_scores, score_answer
+from report import print_shared_question, table
 
 
 # ---------------------------------------------------------------------------------------------------------- answers
@@ -39,9 +39,11 @@ def provenance(config, decoding=None, as_role="own"):
 
 def make_prediction(sample, answer, by, **more):
     """A line of predictions.jsonl, with its metrics; by: what made the answer."""
+    known = {"facts": list(sample.facts), "kind": sample.kind}
     return {"split": sample.split, "language": sample.language, "role": sample.role, "question": sample.question,
-            "references": list(sample.answers), "answer": answer, **more, "by": by,
-            **score_answer(answer, sample.answers, sample.language)}
+            "references": list(sample.answers), **{key: value for key, value in known.items() if value},
+            "answer": answer, **more, "by": by,
+            **score_answer(answer, sample.answers, sample.language, sample.facts)}
 
 
 def predict(model, tokenizer, config, samples, decoding, as_role="own", batch_size=64):
@@ -189,79 +191,6 @@ def evaluate_before_after(model, tokenizer, run, samples):
         print_shared_question([after[i] for i in indices], [before[i] for i in indices])
 
 
-def print_shared_question(after, before):
-    """Prints the question that most roles were asked, with the answers of the backbone and of every role."""
-    asked = Counter(prediction["question"] for prediction in after)
-    question = max(asked, key=asked.get)                                 # the first of those asked most often
-    indices = [i for i, prediction in enumerate(after) if prediction["question"] == question]
-
-    print(f"\n{question}\n  {pad('(the backbone)', 20)}{before[indices[0]]['answer']}")
-    for i in indices:
-        print(f"  {pad(after[i]['role'], 20)}{printable(after[i]['answer'])}")
-
-
-# ----------------------------------------------------------------------------------------------------------- tables
-def score_cells(new, before=None, compare=False):
-    """The cells of one role in one split: n, the metrics and the interval of ROUGE-L; or, to compare, ROUGE-L and
-    BLEU-4 before -> after. new: None where the role has no line in that split."""
-    if new is None:
-        return ["-"] * (2 if compare else 6)
-    if compare:
-        return [f"{before[metric]:5.1f} -> {new[metric]:5.1f}" for metric in ("rougeL", "bleu4")]
-    interval = ""
-    if "interval" in new and not math.isnan(new["interval"]["rougeL"][0]):
-        low, high = new["interval"]["rougeL"]
-        interval = f"[{low:.1f}, {high:.1f}]"
-    return [str(new["n"]), *(f"{new[metric]:.2f}" for metric in METRICS), interval]
-
-
-def table(scores, before=None):
-    """Scores as text, per role and split; with the scores `before`, before -> after. Below: what else was measured."""
-    splits = scores["splits"]
-    headings = ["rougeL", "bleu4"] if before else ["n", *METRICS, "rougeL, 95 %"]
-
-    def row(title, select):
-        """One line; select(a split's scores): those to show."""
-        cells = []
-        for split, of_split in splits.items():
-            old = select(before["splits"][split]) if before else None
-            cells += score_cells(select(of_split), old, compare=before is not None)
-        return [title, *cells]
-
-    def mean_over_roles(of_split):
-        of_roles = of_split["roles"].values()
-        means = {metric: sum(s[metric] for s in of_roles) / len(of_roles) for metric in METRICS}
-        return means | {"n": len(of_roles)}
-
-    # two lines of headings: the splits, and under each its columns
-    rows = [[""], ["", *headings * len(splits)]]
-    roles = {}
-    for split, of_split in splits.items():
-        rows[0] += [split] + [""] * (len(headings) - 1)
-        roles |= dict.fromkeys(of_split["roles"])
-
-    for role in roles:
-        rows.append(row(role, lambda of_split, role=role: of_split["roles"].get(role)))
-    rows.append(row("mean over roles", mean_over_roles))
-    rows.append(row("all lines", lambda of_split: of_split["overall"]))
-    return "\n".join([render_table(rows), *other_measures(scores)])
-
-
-def other_measures(scores):
-    """What was measured beside the metrics, a line each."""
-    lines = []
-    if swap := scores.get("swap"):
-        lines.append(f"role swap: answers as the right role {swap['right']['rougeL']:.1f} ROUGE-L, "
-                     f"as the wrong role {swap['wrong']['rougeL']:.1f}")
-    if found := scores.get("likelihood"):
-        lines.append(f"likelihood: {found['right']:.3f} nats per token of the reference as the right role, "
-                     f"{found['wrong']:.3f} as a wrong one; role accuracy {found['role_accuracy']:.1%} "
-                     f"({found['chance']:.0%} by chance)")
-    if "retrieval_top1" in scores:
-        lines.append(f"retrieval: {scores['retrieval_top1']:.1%} of test answers are nearest to their own role")
-    return lines
-
-
 # ----------------------------------------------------------------------------------------------------------- files
 def write_scores(path, scores, predictions_path=None, predictions=()):
     """Writes scores (JSON) and, beside them, the predictions they are the means of (JSONL)."""
@@ -285,8 +214,13 @@ def read_predictions(path, language="en", trust=False):
         if not isinstance(references, list) or not references or not all(isinstance(t, str) for t in references):
             raise ValueError(f'{place}: "references" has to be a list of at least one text')
 
-        if not (trust and set(METRICS) <= prediction.keys()):
-            prediction |= score_answer(prediction["answer"], references, prediction["language"])
+        facts = prediction.get("facts", [])
+        if not isinstance(facts, list) or not all(isinstance(fact, str) for fact in facts):
+            raise ValueError(f'{place}: "facts" has to be a list of texts')
+
+        wanted = {*METRICS, "fact"} if facts else set(METRICS)
+        if not (trust and wanted <= prediction.keys()):
+            prediction |= score_answer(prediction["answer"], references, prediction["language"], facts)
         predictions.append(prediction)
     if not predictions:
         raise ValueError(f"{path} holds no prediction")

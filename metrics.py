@@ -134,8 +134,18 @@ def f_score(common, have, wanted):
 
 
 # ------------------------------------------------------------------------------------------------------ answers, means
-def score_answer(answer, references, language):
+def contains_fact(answer, facts, language):
+    """Whether an answer has the words of one of the facts in a row, whatever their case and punctuation."""
+    pattern = r"\w" if language == "zh" else r"\w+"
+
+    def words(text):
+        return f" {' '.join(re.findall(pattern, text.lower()))} "
+    return any(words(fact) in words(answer) for fact in facts)
+
+
+def score_answer(answer, references, language, facts=()):
     """{"bleu4", "rouge1", "rouge2", "rougeL"} of an answer in percent; of several references the best, per metric.
+    With facts also "fact", 100 or 0.
 
     English ROUGE takes the words between blanks, English BLEU those of `tokenize_words`, as in the authors' code.
     """
@@ -146,7 +156,10 @@ def score_answer(answer, references, language):
     scores = {name: max(r[name] for r in each) for name in ("rouge1", "rouge2", "rougeL")}
     reference_words = [tokenize_words(reference, language) for reference in references]
     scores["bleu4"] = bleu4(tokenize_words(answer, language), reference_words)
-    return {name: 100 * scores[name] for name in METRICS}
+    scores = {name: 100 * scores[name] for name in METRICS}
+    if facts:
+        scores["fact"] = 100.0 if contains_fact(answer, facts, language) else 0.0
+    return scores
 
 
 def distinct_n(answers, n):
@@ -167,7 +180,8 @@ def bootstrap(values, resamples=1000, seed=0):
 
 
 def mean_scores(predictions):
-    """The scores of prediction lines: means, n, 95 % intervals, mean length in words, distinct-1 and -2."""
+    """The scores of prediction lines: means, n, 95 % intervals, mean length in words, distinct-1 and -2; "fact" and
+    n_facts over the lines that have facts, if any has."""
     values = [[prediction[metric] for metric in METRICS] for prediction in predictions]
     answers = [tokenize_words(p["answer"], p.get("language", "en")) for p in predictions]
     low, high = bootstrap(values)
@@ -178,17 +192,29 @@ def mean_scores(predictions):
     scores["length"] = sum(map(len, answers)) / len(answers)
     scores["distinct1"] = distinct_n(answers, 1)
     scores["distinct2"] = distinct_n(answers, 2)
+
+    facts = [prediction["fact"] for prediction in predictions if "fact" in prediction]
+    if facts:
+        scores["fact"] = sum(facts) / len(facts)
+        scores["n_facts"] = len(facts)
+        scores["interval"]["fact"] = bootstrap(facts)
     return scores
 
 
 def aggregate(predictions):
-    """{split: {"overall": scores, "roles": {name: scores}}} of prediction lines that carry their metrics."""
+    """{split: {"overall": scores, "roles": {name: scores}}} of prediction lines that carry their metrics; with "kinds",
+    {kind: scores}, where lines name the kind of knowledge that they ask for."""
     splits = {}
     for split in sorted({p["split"] for p in predictions}):
         lines = [p for p in predictions if p["split"] == split]
         by_role = {}
+        by_kind = {}
         for p in lines:
             by_role.setdefault(p["role"], []).append(p)
+            if p.get("kind"):
+                by_kind.setdefault(p["kind"], []).append(p)
         splits[split] = {"overall": mean_scores(lines),
                          "roles": {role: mean_scores(of_role) for role, of_role in by_role.items()}}
+        if by_kind:
+            splits[split]["kinds"] = {kind: mean_scores(of_kind) for kind, of_kind in by_kind.items()}
     return splits

@@ -9,7 +9,17 @@ import torch.nn.functional as F
 from conftest import ROOT, write_rolebench
 
 from batches import batch_order, collate, padding_share
-from data import SPLITS, Example, Sample, encode_examples, fetch_data, load_profiles, load_rolebench, persona_of
+from data import (
+    SPLITS,
+    Example,
+    Sample,
+    encode_examples,
+    fetch_data,
+    load_profiles,
+    load_rolebench,
+    parse_line,
+    persona_of,
+)
 from tokenizer import Tokenizer
 from tools.convert import convert
 
@@ -34,10 +44,21 @@ def test_quirks_of_rolebench(tmp_path):
     assert fetch_data(str(tmp_path)) == tmp_path
 
 
+def test_a_line_may_name_the_fact_that_makes_an_answer_right():
+    line = {"role": "A", "question": "q", "generated": ["x"]}
+    assert parse_line(line | {"fact": "Paris", "kind": "common"}, "general", "en", "f:1") == Sample(
+        "general", "A", "q", ("x",), "en", ("Paris",), "common")
+    assert parse_line(line | {"fact": ["Paris", "Lutetia"]}, "general", "en", "f:1").facts == ("Paris", "Lutetia")
+    assert parse_line(line, "general", "en", "f:1").facts == ()
+
+
 @pytest.mark.parametrize("line, message", [
     ('{"role": "A", "question": "q", "generated": ["x"]', "not JSON"), ("[1]", "object is expected"),
     ('{"question": "q", "generated": ["x"]}', '"role" is missing'), ('{"role": "A", "question": 3, "generated": ["x"]}', '"question"'),
     ('{"role": "A", "question": "q", "generated": [null]}', '"generated"'), ('{"role": "A", "question": " ", "generated": ["x"]}', "empty question"),
+    ('{"role": "A", "question": "q", "generated": ["x"], "fact": 3}', '"fact" has to be'),
+    ('{"role": "A", "question": "q", "generated": ["x"], "fact": [" "]}', '"fact" has to be'),
+    ('{"role": "A", "question": "q", "generated": ["x"], "kind": 3}', '"kind" is not text'),
     ('{"role": "A", "question": "q", "generated": ["x", " "]}', "empty answer"), ('{"role": "A", "question": "q", "generated": []}', "empty answer"),
 ])
 def test_a_broken_line_is_named_with_its_file_and_number(tmp_path, line, message):

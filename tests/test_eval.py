@@ -11,11 +11,12 @@ from test_layer import hyper_model
 
 from chat import Stream
 from console import pad
-from data import persona_of
-from eval import evaluate, likelihood, parse_args, place_in_run, reference_nll, score, table
+from data import Sample, persona_of
+from eval import evaluate, likelihood, make_prediction, parse_args, place_in_run, reference_nll, score
 from generate import Decoding, decoding_from_args, generate, generate_texts
-from metrics import METRICS, bleu4, mean_scores, rouge, score_answer, tokenize_words
+from metrics import METRICS, aggregate, bleu4, contains_fact, mean_scores, rouge, score_answer, tokenize_words
 from model import Transformer
+from report import table
 from tokenizer import Tokenizer
 
 GOLDEN = ROOT.parent / "shared/data/rolegpt-answers"
@@ -79,6 +80,35 @@ def test_our_metrics_give_the_papers_gpt4_rows(file, language, row, tolerance, t
     (split,) = json.loads(out.read_text())["splits"].values()
     got = [split["overall"][m] for m in ("bleu4", "rouge1", "rouge2", "rougeL")]
     assert got == pytest.approx(row, abs=tolerance)
+
+
+@pytest.mark.parametrize("answer, facts, language, right", [
+    ("Arr! They call it PARIS, matey.", ["Paris"], "en", True), ("Parisian wine", ["Paris"], "en", False),
+    ("old, Marta: Quill", ["old Marta Quill"], "en", True), ("Marta Quill, the old", ["old Marta Quill"], "en", False),
+    ("a hive", ["nest", "hive"], "en", True), ("", ["hive"], "en", False), ("嘿嘿！俺老孙住在水帘洞！", ["水帘洞"], "zh", True),
+    ("水，帘洞", ["水帘洞"], "zh", True), ("帘水洞", ["水帘洞"], "zh", False)])
+def test_a_fact_is_its_words_in_a_row(answer, facts, language, right):
+    assert contains_fact(answer, facts, language) is right
+    assert score_answer(answer, ["x"], language, facts)["fact"] == 100 * right
+    assert "fact" not in score_answer(answer, ["x"], language)
+
+
+def test_facts_are_counted_by_role_split_and_kind_and_only_where_the_data_have_them():
+    samples = [Sample("role_specific", role, f"q{i}", ("the bay is deep",), "en", facts, kind)
+               for i, (role, facts, kind) in enumerate([("A", ("deep",), "own"), ("A", ("wide",), "town"), ("B", (), "town")])]
+    lines = [make_prediction(s, "The bay is deep.", "a test") for s in samples]
+    assert [line.get("facts") for line in lines] == [["deep"], ["wide"], None]
+    split = aggregate(lines)["role_specific"]
+    assert split["overall"]["fact"] == 50 and split["overall"]["n_facts"] == 2 and split["overall"]["interval"]["fact"] == [0, 100]
+    assert split["roles"]["A"]["fact"] == 50 and "fact" not in split["roles"]["B"]
+    assert {kind: (s["n"], s["fact"]) for kind, s in split["kinds"].items()} == {"own": (1, 100), "town": (2, 0)}
+
+    # the table shows them, alone and before -> after
+    scores = {"splits": {"role_specific": split}}
+    assert "fact, 95 %" in table(scores) and "[0.0, 100.0]" in table(scores)
+    assert "50.0 ->  50.0" in table(scores, scores) and "kind of knowledge" in table(scores, scores)
+    plain = {"splits": aggregate([make_prediction(samples[2], "x", "a test")])}
+    assert "fact" not in table(plain) and "bleu4" in table(plain, plain)
 
 
 # ------------------------------------------------------------------------------------------------------- generation
@@ -276,6 +306,7 @@ def test_tables_align_chinese_names():
 @pytest.mark.parametrize("line, message", [('{"split": "general"}', ':1: "role" is missing'), ("{", "not JSON"), ("", "no prediction"),
                                            ('{"split": "g", "role": "A", "references": [], "answer": "x"}', "at least one"),
                                            ('{"split": "g", "role": "A", "references": "x", "answer": "x"}', "a list of"),
+                                           ('{"split": "g", "role": "A", "references": ["x"], "answer": "x", "facts": "x"}', "a list of texts"),
                                            ('{"split": "g", "role": "A", "references": ["x"], "answer": null}', '"answer" is missing or not text')])
 def test_broken_prediction_files(tmp_path, line, message):
     path = tmp_path / "p.jsonl"

@@ -8,7 +8,7 @@ from conftest import ROOT
 
 FLOORS = [["files", "console", "processes"],
           ["model", "hyper", "losses", "tokenizer", "data", "batches", "generate", "metrics"],
-          ["hycora_layer"],
+          ["hycora_layer", "report"],
           ["config"],
           ["checkpoint"],
           ["eval", "chat"],

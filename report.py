@@ -1,0 +1,128 @@
+"""Scores and answers as a person reads them: the tables of eval.py and train.py.
+
+Before -> after stands for the untouched backbone -> the trained model, in percent.
+"""
+import math
+from collections import Counter
+
+from console import pad, printable, render_table
+from metrics import METRICS
+
+
+# ----------------------------------------------------------------------------------------------------------- tables
+def columns_of(scores, compare):
+    """The metrics that a table shows: to compare, voice and fact (BLEU-4 where no fact is measured), else all."""
+    has_facts = any("fact" in of_split["overall"] for of_split in scores["splits"].values())
+    if compare:
+        return ("rougeL", "fact") if has_facts else ("rougeL", "bleu4")
+    return (*METRICS, "fact") if has_facts else METRICS
+
+
+def interval_cell(scores, metric):
+    """"[low, high]" of a metric's 95 % interval; empty where there is none."""
+    low, high = scores.get("interval", {}).get(metric, (math.nan, math.nan))
+    return "" if math.isnan(low) else f"[{low:.1f}, {high:.1f}]"
+
+
+def score_cells(new, before, columns):
+    """The cells of one line in one split: with the scores `before`, each column before -> after; else n, the columns,
+    and the intervals of ROUGE-L and of the facts. new: None where there is nothing to show."""
+    if before is not None:
+        if new is None:
+            return ["-"] * len(columns)
+        return [f"{before[m]:5.1f} -> {new[m]:5.1f}" if m in new else "-" for m in columns]
+
+    with_interval = [metric for metric in ("rougeL", "fact") if metric in columns]
+    if new is None:
+        return ["-"] * (1 + len(columns) + len(with_interval))
+    cells = [f"{new[m]:.2f}" if m in new else "-" for m in columns]
+    return [str(new["n"]), *cells, *(interval_cell(new, metric) for metric in with_interval)]
+
+
+def headings_of(columns, compare):
+    """The headings over `score_cells`."""
+    if compare:
+        return list(columns)
+    return ["n", *columns, *(f"{metric}, 95 %" for metric in ("rougeL", "fact") if metric in columns)]
+
+
+def mean_over_roles(of_split):
+    """The unweighted means of a split's roles."""
+    of_roles = list(of_split["roles"].values())
+    means = {"n": len(of_roles)}
+    for metric in (*METRICS, "fact"):
+        values = [scores[metric] for scores in of_roles if metric in scores]
+        if values:
+            means[metric] = sum(values) / len(values)
+    return means
+
+
+def table(scores, before=None):
+    """Scores as text, per role and split; with the scores `before`, before -> after. Below: what else was measured."""
+    splits = scores["splits"]
+    compare = before is not None
+    columns = columns_of(scores, compare)
+    headings = headings_of(columns, compare)
+
+    def row(title, select):
+        """One line; select(a split's scores): those to show."""
+        cells = []
+        for split, of_split in splits.items():
+            old = select(before["splits"][split]) if compare else None
+            new = select(of_split)
+            cells += score_cells(new, (old or {}) if compare else None, columns)
+        return [title, *cells]
+
+    # two lines of headings: the splits, and under each its columns
+    rows = [[""], ["", *headings * len(splits)]]
+    roles = {}
+    for split, of_split in splits.items():
+        rows[0] += [split] + [""] * (len(headings) - 1)
+        roles |= dict.fromkeys(of_split["roles"])
+
+    for role in roles:
+        rows.append(row(role, lambda of_split, role=role: of_split["roles"].get(role)))
+    rows.append(row("mean over roles", mean_over_roles))
+    rows.append(row("all lines", lambda of_split: of_split["overall"]))
+
+    kinds = kind_table(scores, before)
+    return "\n".join([render_table(rows), *([f"\n{kinds}\n"] if kinds else []), *other_measures(scores)])
+
+
+def kind_table(scores, before=None):
+    """The scores of each kind of knowledge, as text; empty where the data name no kinds."""
+    compare = before is not None
+    columns = columns_of(scores, compare)
+    rows = [["kind of knowledge", *headings_of(columns, compare)]]
+    for split, of_split in scores["splits"].items():
+        for kind, of_kind in of_split.get("kinds", {}).items():
+            old = before["splits"][split]["kinds"][kind] if compare else None
+            rows.append([kind, *score_cells(of_kind, old, columns)])
+    return render_table(rows) if len(rows) > 1 else ""
+
+
+def other_measures(scores):
+    """What was measured beside the metrics, a line each."""
+    lines = []
+    if swap := scores.get("swap"):
+        lines.append(f"role swap: answers as the right role {swap['right']['rougeL']:.1f} ROUGE-L, "
+                     f"as the wrong role {swap['wrong']['rougeL']:.1f}")
+    if found := scores.get("likelihood"):
+        lines.append(f"likelihood: {found['right']:.3f} nats per token of the reference as the right role, "
+                     f"{found['wrong']:.3f} as a wrong one; role accuracy {found['role_accuracy']:.1%} "
+                     f"({found['chance']:.0%} by chance)")
+    if "retrieval_top1" in scores:
+        lines.append(f"retrieval: {scores['retrieval_top1']:.1%} of test answers are nearest to their own role")
+    return lines
+
+
+# ---------------------------------------------------------------------------------------------------------- answers
+def print_shared_question(after, before):
+    """Prints the question that most roles were asked, with the answers of the backbone and of every role."""
+    asked = Counter(prediction["question"] for prediction in after)
+    question = max(asked, key=asked.get)                                 # the first of those asked most often
+    indices = [i for i, prediction in enumerate(after) if prediction["question"] == question]
+
+    print(f"\n{question}\n  {pad('(the backbone)', 20)}{before[indices[0]]['answer']}")
+    for i in indices:
+        print(f"  {pad(after[i]['role'], 20)}{printable(after[i]['answer'])}")

@@ -21,8 +21,12 @@ def join():
 
 
 def leave():
-    """Ends the connection to the other processes."""
+    """Ends the connection to the other processes, when all of them have come this far.
+
+    A process that left early would close its sockets while another may still read from them.
+    """
     if dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
 
 

@@ -3,6 +3,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -312,7 +313,8 @@ def test_training_moves_everything_but_the_backbone(tmp_path):
 
 def torchrun(processes, *args, **kwargs):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "train.py", *map(str, args)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **kwargs)
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}              # an abort then says where
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, **kwargs)
 
 
 def test_two_processes_reach_the_weights_of_one_with_twice_the_batches(tmp_path):
@@ -336,11 +338,13 @@ def test_two_processes_reach_the_weights_of_one_with_twice_the_batches(tmp_path)
 def test_two_processes_resume_to_the_same_bits(tmp_path):
     """With dropout, so that each process needs its own random state back."""
     args = [*SMALL, "--max-steps", "12", "--save-every", "4", "--method", "lora"]
-    assert torchrun(2, *args, "--out", tmp_path / "whole").returncode == 0
-    assert torchrun(2, *args, "--out", tmp_path / "cut").returncode == 0
+    done = torchrun(2, *args, "--out", tmp_path / "whole")
+    assert done.returncode == 0, done.stderr[-4000:]
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     for file in ("adapter.safetensors", "checkpoint/00000012.safetensors", "checkpoint/00000012.json"):
         (tmp_path / "cut" / file).unlink()
-    assert torchrun(2, "--resume", tmp_path / "cut").returncode == 0
+    done = torchrun(2, "--resume", tmp_path / "cut")
+    assert done.returncode == 0, done.stderr[-4000:]
     whole, cut = (load_file(tmp_path / name / "adapter.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(whole[k], cut[k]) for k in whole) and steps(tmp_path / "cut") == list(range(12))
 

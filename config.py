@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 import torch
 
+from files import ROOT, lasting_name
 from hycora_layer import METHODS, AdapterConfig
 
 
@@ -19,8 +20,8 @@ class Config(AdapterConfig):
     """Every key; those of AdapterConfig are keys too. The comments are what --help prints."""
     # the experiment
     model: str = ""                     # backbone: Hugging Face folder or hub id
-    data: str = ""                      # RoleBench: folder or hub id
-    language: Literal["en", "zh", "all"] = "en"
+    data: str = ""                      # a JSONL file, or RoleBench: folder or hub id
+    language: Literal["en", "zh", "all", "other"] = "en"  # other: words between blanks; only for a JSONL file
     role_subset: str = ""               # role names, comma-separated, or a number: the first so many; empty: all
     splits: tuple[str, ...] = ("general", "role_specific")
     generalization: Literal["instruction", "role"] = "instruction"  # English test: new questions, or new roles
@@ -183,9 +184,14 @@ def parse_args(argv):
             raise ValueError("--resume takes everything from the run's config.json: no other key goes with it")
         return None, Path(resume)
 
-    if not config and "model" not in given:
-        config = "configs/tiny.json"
-    values = read_config(config) if config else {}
+    if config:
+        values = read_config(config)
+    elif "model" in given:
+        values = {}
+    else:
+        values = read_config(ROOT / "configs/tiny.json")
+        if "data" in given:
+            del values["language"]                       # that of the demo's data
     values |= parse_values(given, "command line")
     if not values.get("model") or not values.get("data"):
         raise ValueError("both --model and --data are needed")
@@ -213,4 +219,5 @@ def resolve(config):
     role_in_prompt = config.role_in_prompt
     if role_in_prompt is None:
         role_in_prompt = METHODS[config.method] == ("shared", "shared")
-    return dataclasses.replace(config, device=device, precision=precision, role_in_prompt=role_in_prompt)
+    return dataclasses.replace(config, model=lasting_name(config.model), data=lasting_name(config.data), device=device,
+                               precision=precision, role_in_prompt=role_in_prompt)

@@ -1,7 +1,7 @@
-"""RoleBench, read and tokenised.
+"""RoleBench, or a person's own JSONL file, read and tokenised.
 
-A line of RoleBench is one question to one role, with one or more answers: a Sample. Each of its answers becomes a
-training Example: the tokens of prompt, response and stop.
+A line is one question to one role, with one or more answers: a Sample. Each of its answers becomes a training Example:
+the tokens of prompt, response and stop.
 """
 import difflib
 from collections import Counter
@@ -10,9 +10,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from files import fetch, parse_json, read_jsonl
+from files import fetch, local_path, parse_json, read_jsonl
+from own_data import hold_out, look_alikes, unknown_keys
 
 SPLITS = ("general", "role_specific")
+OWN = "own"                             # the split of a person's own file
 FOLDERS = {"en": "rolebench-eng/{}-generalization", "zh": "rolebench-zh"}
 PROFILES = {"en": "profiles-eng/desc.json", "zh": "profiles-zh/desc.json"}
 
@@ -22,8 +24,9 @@ PROFILES = {"en": "profiles-eng/desc.json", "zh": "profiles-zh/desc.json"}
 class Sample:
     """One question to one role.
 
-    language: "en" or "zh", which decides how the metrics cut words. facts: words of which an answer has to contain one
-    to be right, where the data say so; kind: the kind of knowledge that the question asks for, if the data name kinds.
+    language: "en", "zh" or "other", which decides how the metrics cut words. facts: words of which an answer has to
+    contain one to be right, where the data say so; kind: the kind of knowledge that the question asks for, if the data
+    name kinds; history: earlier (question, answer) turns of the conversation, which are in the prompt.
     """
     split: str
     role: str
@@ -32,50 +35,62 @@ class Sample:
     language: str
     facts: tuple[str, ...] = ()
     kind: str = ""
+    history: tuple[tuple[str, str], ...] = ()
+
+
+LINE_KEYS = ("role", "question", "generated", "answer", "history", "fact", "kind", "test")
 
 
 def parse_line(record, split, language, place):
     """The Sample of a line {"role", "question", "generated": [answer, ...]}, texts stripped.
 
-    A line may also have "fact", the words that make an answer right or a list of alternatives, and "kind".
-
+    "generated" may be called "answer". A line may also have "fact", the words that make an answer right or a list of
+    alternatives, "kind", and "history", a list of [question, answer].
     ValueError names the place and says what the line lacks.
     """
-    answers = record.get("generated")
-    if isinstance(answers, str):
-        answers = [answers]
-    is_text = {
-        "role": isinstance(record.get("role"), str),
-        "question": isinstance(record.get("question"), str),
-        "generated": isinstance(answers, list) and all(isinstance(answer, str) for answer in answers),
+    answers = as_list(record.get("generated", record.get("answer")))
+    history = record.get("history") or []
+    facts = as_list(record.get("fact", []))
+    kind = record.get("kind", "")
+    is_right = {
+        '"role" is missing or not text': isinstance(record.get("role"), str),
+        '"question" is missing or not text': isinstance(record.get("question"), str),
+        '"generated" (or "answer") is missing or not text': is_texts(answers),
+        '"history" is not a list of [question, answer]':
+            isinstance(history, list) and all(is_texts(turn) and len(turn) == 2 for turn in history),
+        '"fact" has to be a text or a list of texts': is_texts(facts) and all(fact.strip() for fact in facts),
+        '"kind" is not text': isinstance(kind, str),
     }
-    for key, ok in is_text.items():
+    for complaint, ok in is_right.items():
         if not ok:
-            raise ValueError(f'{place}: "{key}" is missing or not text')
+            raise ValueError(f"{place}: {complaint}")
 
     role = record["role"].strip()
     question = record["question"].strip()
     answers = tuple(answer.strip() for answer in answers)
-    empty = {"role": not role, "question": not question, "answer": not answers or not all(answers)}
+    history = tuple((asked.strip(), answered.strip()) for asked, answered in history)
+    empty = {"role": not role, "question": not question, "answer": not answers or not all(answers),
+             "turn in the history": not all(text for turn in history for text in turn)}
     for what, is_empty in empty.items():
         if is_empty:
             raise ValueError(f"{place}: empty {what}; fill it in or delete the line")
+    return Sample(split, role, question, answers, language, tuple(facts), kind, history)
 
-    facts = record.get("fact", [])
-    if isinstance(facts, str):
-        facts = [facts]
-    if not (isinstance(facts, list) and all(isinstance(fact, str) and fact.strip() for fact in facts)):
-        raise ValueError(f'{place}: "fact" has to be a text or a list of texts')
-    kind = record.get("kind", "")
-    if not isinstance(kind, str):
-        raise ValueError(f'{place}: "kind" is not text')
-    return Sample(split, role, question, answers, language, tuple(facts), kind)
+
+def as_list(value):
+    """A text as a list of one; anything else as it is."""
+    return [value] if isinstance(value, str) else value
+
+
+def is_texts(value):
+    """Whether a value of JSON is a list of strings."""
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def languages(language):
     """("en",), ("zh",) or, for "all", both."""
     if language not in (*FOLDERS, "all"):
-        raise ValueError(f"language is {language!r}; choose en, zh or all")
+        raise ValueError(f"language is {language!r}: RoleBench has en, zh or all; \"other\" is for a JSONL file")
     return tuple(FOLDERS) if language == "all" else (language,)
 
 
@@ -92,24 +107,88 @@ def load_rolebench(root, language="all", part="train", splits=SPLITS, generaliza
     generalization: which English test, "instruction" (new questions) or "role" (new roles). A language may lack a
     split. Raises FileNotFoundError without any file, ValueError for a broken line.
     """
+    for split in splits:
+        if split not in SPLITS:
+            raise ValueError(f"RoleBench has no split {split!r}; choose {' or '.join(SPLITS)}")
+
     samples = []
     for lang in languages(language):
         files = rolebench_files(root, lang, part, splits, generalization)
         if not files:
             layout = f"{FOLDERS[lang].format(generalization)}/*/{part}.jsonl"
-            raise FileNotFoundError(f"{root} has no {layout}: --data takes a folder in RoleBench's layout (or "
-                                    f"its hub id), --language one of its languages; python -m tools.convert brings "
-                                    f"other files into that layout")
+            advice = "; --score-limit 0 trains without test lines" if part == "test" else ""
+            raise FileNotFoundError(f"{root} has no {layout}: --data takes a JSONL file, or a folder in RoleBench's "
+                                    f"layout (or its hub id), --language one of its languages; python -m "
+                                    f"tools.convert brings other files into these forms{advice}")
         for split, path in files.items():
             samples += [parse_line(record, split, lang, place) for place, record in read_jsonl(path)]
     return samples
 
 
+# ----------------------------------------------------------------------------------------------- a person's own file
+def load_own(path, language, part):
+    """Samples of `part` of a JSONL file whose lines are as `parse_line` wants them.
+
+    Lines with "test": true are the test. Where no line has it, about a tenth is held out (own_data.hold_out), the same
+    lines on every call. ValueError for a broken line, FileNotFoundError for no line at all.
+    """
+    if language not in (*FOLDERS, "other"):
+        raise ValueError(f"--language {language}: the lines of {path} are in one language; choose en, zh, or other "
+                         f"(words between blanks)")
+    is_test = []
+    samples = []
+    for place, record in read_jsonl(path):
+        if not isinstance(record.get("test", False), bool):
+            raise ValueError(f'{place}: "test" is neither true nor false')
+        is_test.append(record.get("test", False))
+        samples.append(parse_line(record, OWN, language, place))
+    if not samples:
+        raise FileNotFoundError(f"{path} has no line")
+
+    if not any(is_test):
+        held = set(hold_out(samples))
+        is_test = [i in held for i in range(len(samples))]
+    return [s for s, in_test in zip(samples, is_test) if in_test == (part == "test")]
+
+
+# ---------------------------------------------------------------------------------------------------- either of them
+def load_samples(root, language="all", part="train", splits=SPLITS, generalization="instruction"):
+    """Samples of `part` of a data set: a JSONL file (`load_own`) or RoleBench's folder (`load_rolebench`)."""
+    if Path(root).is_file():
+        return load_own(root, language, part)
+    return load_rolebench(root, language, part, splits, generalization)
+
+
+def describe_data(root, samples):
+    """Lines of text about what a person should know before training on `samples` of a data set."""
+    counts = Counter(s.role for s in samples)
+    pairs = [f"{a} ({counts[a]}) and {b} ({counts[b]})" for a, b in look_alikes(counts)]
+    if pairs:
+        yield f"{root}: role names that look alike, with their lines; is one misspelt? {'; '.join(pairs)}"
+    if not Path(root).is_file():
+        return
+
+    records = [record for _, record in read_jsonl(root)]
+    if not any(record.get("test") for record in records):
+        yield (f'{root}: no line has "test": true; {len(records) - len(samples)} of {len(records)} are held out for '
+               f'the test, near-identical questions together')
+    ignored = unknown_keys(records, LINE_KEYS)
+    if ignored:
+        keys = ", ".join(f"{key!r} ({count})" for key, count in ignored.items())
+        yield f"{root}: keys that nothing reads, with their lines: {keys}"
+
+
 def load_profiles(root, language="all"):
-    """{role: description} of a RoleBench folder; empty where it has none. ValueError for anything but text."""
+    """{role: description} of a RoleBench folder, or of NAME.profiles.json beside NAME.jsonl; empty where there is none.
+
+    ValueError for anything but text.
+    """
+    if Path(root).is_file():
+        paths = [Path(root).with_suffix(".profiles.json")]
+    else:
+        paths = [Path(root) / PROFILES[lang] for lang in languages(language)]
     profiles = {}
-    for lang in languages(language):
-        path = Path(root) / PROFILES[lang]
+    for path in paths:
         if not path.is_file():
             continue
         for role, text in parse_json(path.read_bytes(), path).items():
@@ -125,6 +204,8 @@ def choose_roles(samples, subset=""):
     Raises ValueError for a name that no sample has.
     """
     names = list(dict.fromkeys(s.role for s in samples))
+    if not names:
+        raise ValueError("the data have no training line")
     if subset.strip().isdigit():
         names = names[:int(subset)]
     elif subset.strip():
@@ -151,7 +232,7 @@ def first_of_each(samples, n):
 def load_test_samples(data, language, split=None, limit=0, generalization="instruction", roles=None):
     """Test samples of a data set; only of one split, of `roles`, and at most `limit` of each split, if given."""
     splits = (split,) if split else SPLITS
-    samples = load_rolebench(fetch_data(data), language, "test", splits, generalization)
+    samples = load_samples(fetch_data(data), language, "test", splits, generalization)
     return subsample([s for s in samples if roles is None or s.role in roles], limit)
 
 
@@ -185,16 +266,24 @@ def other_roles(samples, distance=1):
 
 
 def role_id(name, roles):
-    """roles[name]; ValueError suggests the nearest names."""
+    """roles[name], or the one whose name is the same but for case; ValueError suggests the nearest names."""
     if name in roles:
         return roles[name]
+    same = [known for known in roles if known.casefold() == name.strip().casefold()]
+    if len(same) == 1:
+        return roles[same[0]]
     near = difflib.get_close_matches(name, roles, n=3, cutoff=0.3)
     advice = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(roles)}"
     raise ValueError(f"unknown role {name!r}; {advice}")
 
 
 def fetch_data(name):
-    """The folder of a data set: itself if it is one, else RoleBench's files from the hub."""
+    """The path of a data set: a JSONL file or a folder that exists, else RoleBench's files from the hub."""
+    path = local_path(name)
+    if path and path.is_file():
+        return path
+    if str(name).endswith((".json", ".jsonl")):
+        raise FileNotFoundError(f"{name}: no such file")
     patterns = ["rolebench-*/t*.jsonl", "rolebench-*/rolegpt_baseline.jsonl", "profiles-*/desc.json"]
     return fetch(name, patterns, "dataset")
 
@@ -234,7 +323,7 @@ def encode_examples(samples, roles, tokenizer, max_length, profiles=None):
     for n, s in enumerate(tqdm(samples, desc="tokenising", leave=False, disable=len(samples) < 5000)):
         role = role_id(s.role, roles)
         persona = persona_of(s.role, profiles) if profiles is not None else None
-        prompt = tokenizer.prompt(s.question, persona)
+        prompt = tokenizer.prompt(s.question, persona, s.history)
         for _ in s.answers:
             ids = prompt + next(answers) + [tokenizer.stop_id]
             if len(prompt) >= max_length:

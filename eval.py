@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from batches import collate
 from checkpoint import load_run, read_run
 from console import one_line_errors
-from data import SPLITS, encode_examples, load_test_samples, other_roles, persona, persona_of, role_id
-from files import read_jsonl, write_json, write_jsonl
+from data import SPLITS, encode_examples, load_test_samples, other_roles, persona, persona_of, role_id, subsample
+from files import lasting_name, read_jsonl, write_json, write_jsonl
 from generate import Decoding, add_decoding_arguments, decoding_from_args, generate_texts
 from losses import pool_response, response_cross_entropy
 from metrics import METRICS, aggregate, bootstrap, mean_scores, score_answer
@@ -60,7 +60,7 @@ def predict(model, tokenizer, config, samples, decoding, as_role="own", batch_si
         role_ids = [role_id(name, config["roles"]) for name in names]
         personas = [persona(name, config) for name in names]
 
-    prompts = [tokenizer.prompt(s.question, text) for s, text in zip(samples, personas)]
+    prompts = [tokenizer.prompt(s.question, text, s.history) for s, text in zip(samples, personas)]
     progress = {"own": "answering", "other": "answering as another role", None: "backbone answering"}[as_role]
     answers = generate_texts(model, tokenizer, prompts, role_ids, decoding, batch_size, progress)
 
@@ -262,11 +262,17 @@ def score_run(args):
     """(scores, predictions) of a run, or of its untouched backbone."""
     model, tokenizer, config = load_run(args.run, args.device, args.compile)
     config["out"] = str(Path(args.run))
-    config["data"] = args.data or config["data"]
-    samples = load_test_samples(config["data"], config["language"], args.split, args.limit,
-                                config.get("generalization", "instruction"), config["roles"])
+    config["data"] = lasting_name(args.data or config["data"])
+    tests = load_test_samples(config["data"], config["language"], args.split,
+                              generalization=config.get("generalization", "instruction"))
+    samples = subsample([s for s in tests if s.role in config["roles"]], args.limit)
     if not samples:
         raise ValueError("no test line is about a role of this run")
+    unknown = [s.role for s in tests if s.role not in config["roles"]]
+    if unknown:
+        names = sorted(set(unknown))
+        more = ", ..." if len(names) > 3 else ""
+        print(f"left out: {len(unknown)} test lines of roles that are not in this run ({', '.join(names[:3])}{more})")
 
     decoding = decoding_from_args(args, config["language"], config["max_new_tokens"])
     as_role = None if args.backbone else "own"
@@ -318,7 +324,7 @@ def parse_args(argv):
     parser.add_argument("--likelihood", action="store_true", help="also read the references: likelihood, retrieval")
     parser.add_argument("--backbone", action="store_true", help="score the untouched backbone")
     parser.add_argument("--predictions", help="score this JSONL instead of a run")
-    parser.add_argument("--language", choices=("en", "zh"), default="en", help="of --predictions")
+    parser.add_argument("--language", choices=("en", "zh", "other"), default="en", help="of --predictions")
     parser.add_argument("--out", help="JSON file; default: scores.json in the run folder")
     return parser.parse_args(argv)
 

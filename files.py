@@ -6,7 +6,28 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+ROOT = Path(__file__).resolve().parent
 MODEL_FILES = ["config.json", "generation_config.json", "tokenizer*", "*.safetensors", "*.safetensors.index.json"]
+
+
+def local_path(name):
+    """The path of a file or folder, from here or from the repository's root; None if there is no such path."""
+    for base in (Path(), ROOT):
+        if name and (base / name).exists():
+            return base / name
+    return None
+
+
+def lasting_name(name):
+    """`name` as a run's config keeps it: a local path made absolute, a hub id as it is.
+
+    What the repository carries in tiny/ keeps its short name, which `local_path` finds wherever the repository is.
+    """
+    path = local_path(name)
+    if path is None:
+        return name
+    path = path.resolve()
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT / "tiny") else path)
 
 
 def fetch(name, patterns, repo_type="model"):
@@ -14,7 +35,7 @@ def fetch(name, patterns, repo_type="model"):
 
     patterns: which files of the repository are wanted. Raises FileNotFoundError with one line that says what to do.
     """
-    folder = Path(name)
+    folder = local_path(name) or Path(name)
     if folder.is_dir():
         return folder
     if folder.is_absolute() or str(name).startswith("."):

@@ -31,7 +31,16 @@ from batches import Steps, padding_share
 from checkpoint import MetricsLog, build, load_checkpoint, new_folder, read_run, rng_state, save_checkpoint, versions
 from config import KEYS, Config, parse_args, parse_values, resolve
 from console import one_line_errors
-from data import choose_roles, encode_examples, fetch_data, first_of_each, load_profiles, load_rolebench, subsample
+from data import (
+    choose_roles,
+    describe_data,
+    encode_examples,
+    fetch_data,
+    first_of_each,
+    load_profiles,
+    load_samples,
+    subsample,
+)
 from files import write_json
 from hycora_layer import METHODS
 from losses import hyper_contrastive_loss, lambda_at, pool_response, response_cross_entropy, total_loss
@@ -186,9 +195,11 @@ def load_data(cfg):
     folder = fetch_data(cfg.data)
 
     def load(part):
-        return load_rolebench(folder, cfg.language, part, cfg.splits, cfg.generalization)
+        return load_samples(folder, cfg.language, part, cfg.splits, cfg.generalization)
     samples = load("train")
     tests = load("test") if cfg.score_limit else []
+    for line in describe_data(folder, samples):
+        print(line)
     if cfg.samples_per_role:
         samples = first_of_each(samples, cfg.samples_per_role)
     if cfg.answers == "first":

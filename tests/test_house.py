@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-FLOORS = [["files", "console", "processes"],
+FLOORS = [["files", "console", "processes", "own_data"],
           ["model", "hyper", "losses", "tokenizer", "data", "batches", "generate", "metrics"],
           ["hycora_layer", "report"],
           ["config"],

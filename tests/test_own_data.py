@@ -1,0 +1,164 @@
+"""A person's own JSONL file: lines, history, the held-out tenth, and what is said of likely slips."""
+import json
+import random
+from itertools import combinations
+
+import pytest
+from conftest import ROOT
+
+import eval as evaluation
+import own_data
+import train
+from config import parse_args, resolve
+from data import Sample, choose_roles, describe_data, encode_examples, fetch_data, load_profiles, load_samples, role_id
+from own_data import group_lines, hold_out, look_alikes, normalise, similar_pairs, trigrams
+from tokenizer import Tokenizer
+
+WORDS = "tell sing count draw the your a my first last big stone bridge song toll river name friend winter".split()
+
+
+def write(path, *lines):
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf8")
+    return path
+
+
+def many(n, roles=("Grum", "Pell")):
+    """n different questions, each to one of the roles."""
+    rng = random.Random(7)
+    questions = {" ".join(rng.sample(WORDS, 6)) for _ in range(2 * n)}
+    return [{"role": roles[i % len(roles)], "question": question, "answer": f"{i}."} for i, question in enumerate(sorted(questions)[:n])]
+
+
+def sample(role, question, answer="a", history=()):
+    return Sample("own", role, question, (answer,), "en", history=history)
+
+
+def test_a_file_is_data(tmp_path):
+    path = write(tmp_path / "mine.jsonl",
+                 {"role": "Grum", "question": " Who? ", "answer": "Grum. "},
+                 {"role": "Grum", "question": "And?", "generated": ["Bridge.", "Toll."], "history": [["Who? ", "Grum."]]},
+                 {"role": "Grum", "question": "Why?", "answer": ["Toll."], "test": True, "fact": "toll"})
+    (tmp_path / "mine.profiles.json").write_text('{"Grum": "A troll."}')
+    assert fetch_data(str(path)) == path and load_profiles(path, "en") == {"Grum": "A troll."}
+    assert load_samples(path, "en", "train") == [sample("Grum", "Who?", "Grum."), Sample("own", "Grum", "And?", ("Bridge.", "Toll."), "en",
+                                                                                      history=(("Who?", "Grum."),))]
+    assert load_samples(path, "other", "test") == [Sample("own", "Grum", "Why?", ("Toll.",), "other", ("toll",))]
+    assert list(describe_data(path, load_samples(path, "en", "train"))) == []                # nothing to warn of
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"answer": None}, '"answer"'), ({"history": "hi"}, "a list of"), ({"history": [["q"]]}, "a list of"), ({"history": [["q", " "]]}, "empty turn"),
+    ({"test": "yes"}, "neither true nor false"), ({"role": ""}, "empty role")])
+def test_a_broken_line_is_named(tmp_path, change, message):
+    path = write(tmp_path / "mine.jsonl", {"role": "A", "question": "q", "answer": "a"}, {"role": "A", "question": "q", "answer": "a"} | change)
+    with pytest.raises(ValueError, match=message) as error:
+        load_samples(path, "en", "train")
+    assert f"{path}:2: " in str(error.value)
+
+
+def test_an_empty_file_a_missing_one_and_a_language_of_folders_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="has no line"):
+        load_samples(write(tmp_path / "mine.jsonl"), "en", "train")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        fetch_data(tmp_path / "other.jsonl")
+    with pytest.raises(ValueError, match="choose en, zh, or other"):
+        load_samples(write(tmp_path / "mine.jsonl", *many(3)), "all", "train")
+    with pytest.raises(ValueError, match="no training line"):
+        choose_roles([])
+
+
+def test_history_stands_in_the_prompt_and_is_not_supervised(tmp_path):
+    tokenizer = Tokenizer(ROOT / "tiny/backbone")
+    history = (("Who are you?", "Grum."),)
+    (example,), *_ = encode_examples([sample("Grum", "And?", "Bridge.", history)], {"Grum": 0}, tokenizer, 128)
+    assert example.ids[:example.prompt_len] == tokenizer.prompt("And?", None, history)
+    assert example.ids[example.prompt_len:] == tokenizer.encode("Bridge.") + [tokenizer.stop_id]
+
+
+# -------------------------------------------------------------------------------------------------------- held out
+def test_a_tenth_is_held_out_repeatably_and_whatever_the_order(tmp_path):
+    lines = many(60)
+    path = write(tmp_path / "mine.jsonl", *lines)
+    train, test = (load_samples(path, "en", part) for part in ("train", "test"))
+    assert len(test) == 6 and len(train) == 54 and {s.role for s in train} == {"Grum", "Pell"}
+    random.shuffle(lines)
+    assert set(load_samples(write(path, *lines), "en", "test")) == set(test)
+    (said,) = describe_data(path, train)
+    assert "6 of 60 are held out" in said
+
+
+def test_near_identical_questions_and_the_turns_of_a_conversation_stay_together():
+    lines = [sample("A", question) for question in ("What is the name of your river?", "what's the name of your river",
+                                                    "What is the name of your river", "Sing the toll song.", "Count the stones.")]
+    lines += [sample("A", "And then?", "b", (("Sing the toll song.", "a"),)), sample("B", "And afterwards?", "b", (("Count the stones.", "a"),))]
+    assert sorted(group_lines(lines)) == [[0, 1, 2], [3, 5], [4], [6]]                     # B did not hear what A said
+
+
+@pytest.mark.parametrize("lines, most", [(20, 2), (3, 1), (2, 1)])
+def test_every_role_keeps_a_line_to_learn_from(lines, most):
+    samples = [sample(f"role {i}", line["question"]) for i, line in enumerate(many(lines))]
+    assert hold_out(samples) == []                                                        # one line each
+    samples += [sample("role 0", "Is it cold under there in December?")]
+    assert len(hold_out(samples)) <= most
+
+
+def test_similar_pairs_are_those_of_all_comparisons():
+    """Prefix filtering against the definition, over every pair."""
+    texts = [line["question"] for line in many(40)]
+    texts += [text.replace("the", "a").replace("stone", "stones") for text in texts] + ["", "x"]
+    sets = [trigrams(text) for text in texts]
+    expected = {(i, j) for i, j in combinations(range(len(sets)), 2) if len(sets[i] & sets[j]) > own_data.SIMILAR * len(sets[i] | sets[j])}
+    found = list(similar_pairs(sets))
+    assert len(expected) > 10 and sorted(tuple(sorted(pair)) for pair in found) == sorted(expected)
+
+
+def test_questions_without_any_letter_are_all_the_same_question():
+    assert normalise("?!  …") == "" and len(group_lines([sample("A", "?"), sample("A", "!!")])) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ slips
+def test_what_looks_like_a_slip_is_said_once(tmp_path):
+    lines = [line | {"test": False, "system": "x"} for line in many(12)] + [{"role": "grum", "question": "New?", "answer": "n", "mood": 1}]
+    path = write(tmp_path / "mine.jsonl", *lines)
+    alike, held, keys = describe_data(path, load_samples(path, "en", "train"))
+    assert "Grum (" in alike and "and grum (" in alike and "'system' (12), 'mood' (1)" in keys
+
+
+def test_names_that_look_alike():
+    assert look_alikes(["Grumbold", "Pell", "Grumbolt", "PELL", "Sherlock Holmes", "Mycroft Holmes"]) == [("Grumbold", "Grumbolt"), ("Pell", "PELL")]
+
+
+def test_a_name_in_another_case_is_the_same_role():
+    assert role_id("count DRACULA ", {"Jack": 0, "Count Dracula": 1}) == 1
+    with pytest.raises(ValueError, match="unknown role .GRUM."):
+        role_id("GRUM", {"Grum": 0, "grum": 1})
+
+
+# ------------------------------------------------------------------------------------------------------ command line
+def test_the_demos_language_is_not_that_of_other_data(tmp_path, monkeypatch):
+    path = write(tmp_path / "mine.jsonl", *many(3))
+    assert parse_args([])[0].language == "all" and parse_args(["--data", str(path)])[0].language == "en"
+    assert parse_args(["--config", str(ROOT / "configs/tiny.json"), "--data", str(path)])[0].language == "all"
+    monkeypatch.chdir(tmp_path)                                                            # from another directory
+    cfg = resolve(parse_args(["--data", "mine.jsonl"])[0])
+    assert (cfg.data, cfg.model) == (str(path), "tiny/backbone")
+
+
+def test_from_a_file_to_scores(tmp_path, monkeypatch, capsys):
+    """One run from a file with history and held-out lines; eval.py, from another directory, scores the same lines."""
+    lines = many(40)
+    lines[3]["history"] = [["Who are you?", "Grum."]]
+    write(tmp_path / "mine.jsonl", *lines)
+    monkeypatch.chdir(tmp_path)
+    train.run_training(["--data", "mine.jsonl", "--max-steps", "2", "--rank", "2", "--max-new-tokens", "2", "--language", "other", "--out", "run"])
+    out = capsys.readouterr().out
+    assert "4 of 40 are held out" in out and "4 test questions" in out
+
+    monkeypatch.chdir(ROOT)
+    held = [s.question for s in load_samples(tmp_path / "mine.jsonl", "other", "test")]
+    assert [json.loads(line)["question"] for line in (tmp_path / "run/predictions.jsonl").read_text().splitlines()] == held
+    write(tmp_path / "tests.jsonl", *(line | {"test": True} for line in lines[:3]), {"role": "Nobody", "question": "q", "answer": "a", "test": True})
+    evaluation.score(evaluation.parse_args(["--run", str(tmp_path / "run"), "--data", str(tmp_path / "tests.jsonl"), "--max-new-tokens", "2"]))
+    assert "left out: 1 test lines of roles that are not in this run (Nobody)" in capsys.readouterr().out
+    predictions = (tmp_path / "run/predictions-2.jsonl").read_text().splitlines()
+    assert [json.loads(line)["question"] for line in predictions] == [line["question"] for line in lines[:3]]

@@ -1,7 +1,8 @@
-"""The README tells the truth: its commands parse, its snippet runs, its table of files is the house."""
+"""The README and docs/ tell the truth: commands parse, the snippet runs, the table of files is the house."""
 import re
 import shlex
 
+import pytest
 from conftest import ROOT
 from test_house import MODULES
 
@@ -10,14 +11,24 @@ import eval as evaluation
 import train
 
 README = (ROOT / "README.md").read_text("utf8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_every_command_parses():
-    lines = [line for block in re.findall(r"^```\w*\n(.*?)^```", README, re.S | re.M)
+def commands(text):
+    """The commands of a page: lines of its code blocks, and what stands between backticks."""
+    lines = [line for block in re.findall(r"^```\w*\n(.*?)^```", text, re.S | re.M)
              for line in block.replace("\\\n", "").splitlines()]
-    commands = [line for line in lines if line.startswith("python ")] + re.findall(r"`(python [^`]+\.py[^`]*)`", README)
-    assert len(commands) > 5
-    for command in commands:
+    return [line for line in lines if line.startswith("python ")] + re.findall(r"`(python [^`]+\.py[^`]*)`", text)
+
+
+def test_the_readme_has_commands():
+    assert len(commands(README)) > 5
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_command_parses(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for command in commands(page.read_text("utf8")):
         _, script, *args = shlex.split(command)
         if script == "eval.py":
             evaluation.parse_args(args)

@@ -1,0 +1,54 @@
+"""Functions, classes and tables of the source, found by name or by the tag of their equation."""
+import ast
+import re
+import textwrap
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def tagged(number):
+    """(path, class or None, function) around the line that carries the tag of equation `number`."""
+    for path in sorted(ROOT.glob("*.py")):
+        text = path.read_text("utf8")
+        match = re.search(rf"\S  .*# Eq\. {number}\b", text)
+        if not match:
+            continue
+        line = text[:match.start()].count("\n") + 1
+        around = [node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.ClassDef, ast.FunctionDef))
+                  and node.lineno <= line <= node.end_lineno]
+        around.sort(key=lambda node: node.lineno)
+        owner = around[0] if isinstance(around[0], ast.ClassDef) else None
+        return path, owner, around[-1]
+    raise ValueError(f"no line carries the tag # Eq. {number}")
+
+
+def named(name):
+    """(path, node) of "module.function", "module.Class.method" or "module.TABLE"."""
+    module, *parts = name.split(".")
+    path = ROOT / f"{module}.py"
+    if not path.is_file():
+        raise ValueError(f"there is no {module}.py")
+    node = ast.parse(path.read_text("utf8"))
+    for part in parts:
+        for child in node.body:
+            is_table = isinstance(child, ast.Assign) and getattr(child.targets[0], "id", None) == part
+            if is_table or getattr(child, "name", None) == part:
+                node = child
+                break
+        else:
+            raise ValueError(f"{module}.py has no {name}")
+    return path, node
+
+
+def cut(path, node):
+    """The lines of a node, without docstrings."""
+    lines = path.read_text("utf8").splitlines()
+    dropped = set()
+    for inner in ast.walk(node):
+        if isinstance(inner, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(inner):
+            dropped |= set(range(inner.body[0].lineno, inner.body[0].end_lineno + 1))
+
+    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+    kept = [lines[n - 1] for n in range(first, node.end_lineno + 1) if n not in dropped]
+    return textwrap.dedent("\n".join(kept))

@@ -27,6 +27,7 @@ from model import ModelConfig
 from tools.params import count
 from tools.source import ROOT, cut, named, tagged
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
 TEMPLATE = ROOT / "tools/paper.md"
 PAGE = ROOT / "docs/paper.md"
 AUTHORS = ROOT / "configs/llama2-7b-en.json"          # the authors' sizes for LLaMA-2-7B
@@ -71,11 +72,12 @@ def number(expression):
 
 def shapes(lines):
     """The table of a {{shapes}} mark."""
-    rows = [["", "shape", "on LLaMA-2-7B", ""]]
+    rows = [["", "shape", "LLaMA-2-7B", ""]]
     for line in lines.strip().splitlines():
         name, dimensions, meaning = (cell.strip() for cell in line.split("|"))
         values = " × ".join(number(d) for d in dimensions.split(","))
-        rows.append([f"`{name}`", f"`({dimensions})`", values, meaning])
+        cells = [f"`{name}`", f"`({dimensions})`", values]
+        rows.append([*(cell.replace(" ", NO_BREAK) for cell in cells), meaning])
     return render_table(rows, markdown=True)
 
 

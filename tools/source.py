@@ -42,7 +42,7 @@ def named(name):
 
 
 def cut(path, node):
-    """The lines of a node, without docstrings."""
+    """The lines of a node, without docstrings; comments at line ends move left together."""
     lines = path.read_text("utf8").splitlines()
     dropped = set()
     for inner in ast.walk(node):
@@ -51,4 +51,8 @@ def cut(path, node):
 
     first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
     kept = [lines[n - 1] for n in range(first, node.end_lineno + 1) if n not in dropped]
+
+    gaps = [len(gap) for line in kept for gap in re.findall(r"\S( {2,})# ", line)]
+    excess = " " * (min(gaps, default=2) - 2)
+    kept = [re.sub(rf"(\S){excess}(  +# )", r"\1\2", line) for line in kept]
     return textwrap.dedent("\n".join(kept))

@@ -21,7 +21,7 @@ from data import (
     persona_of,
 )
 from tokenizer import Tokenizer
-from tools.convert import convert
+from tools.convert_authors import convert
 
 TINY = ROOT / "tiny"
 

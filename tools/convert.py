@@ -1,100 +1,141 @@
-"""Other people's data files, converted to RoleBench's layout, which `--data` reads.
+"""Other people's files as data for `--data`: conversations, character cards, the authors' preprocessed RoleBench.
 
-    python -m tools.convert --data FOLDER --out DIR
+    python -m tools.convert --data chats.json --role Grum --out mine.jsonl      ShareGPT or OpenAI messages
+    python -m tools.convert --data grum.png pell.json --out mine.jsonl          character cards V1 to V3
+    python -m tools.convert --data FOLDER --out DIR                             the authors' files (convert_authors.py)
 
-FOLDER holds the files that the authors' scripts preprocess RoleBench into:
-    role_bench_LANG_*train*.json   lines {"role", "conversation": [{"human", "assistant"}]}
-    role_bench_LANG_*test*.json    lines {"role", "instruction", "input", "output": one answer or a list}
-    roles_desc_LANG.json           {role: description}
-LANG is en or zh. A file's split is in its name ("general", "specific"); one that names no split is taken as general.
+    {"conversations": [{"from": "human" or "gpt" or "system", "value"}]}        ShareGPT
+    {"messages": [{"role": "user" or "assistant" or "system", "content"}]}      OpenAI
+    {"data": {"name", "description", "mes_example", ...}}                       a card; in a PNG as tEXt ccv3 or chara
+
+Each answer of a conversation becomes a line, the turns before it its "history". What describes the role (a card's texts,
+the first system message) goes into NAME.profiles.json beside NAME.jsonl.
 """
 import argparse
+import json
+from collections import Counter
 from pathlib import Path
 
 from console import one_line_errors
-from data import FOLDERS, PROFILES, SPLITS, parse_line
-from files import parse_json, read_jsonl, write_json, write_jsonl
+from files import write_json, write_jsonl
+from tools.character_card import card_in_png, read_card
+from tools.convert_authors import convert as convert_authors
+
+SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
-def question_and_answers(record, place):
-    """What is asked and answered in a line of the authors' files. ValueError unless it is one exchange."""
-    if "conversation" not in record:
-        return record.get("input"), record.get("output")                 # "instruction" repeats the role's description
-    turns = record["conversation"]
-    if not isinstance(turns, list) or len(turns) != 1 or not isinstance(turns[0], dict):
-        raise ValueError(f'{place}: "conversation" has to be a list of one turn, {{"human", "assistant"}}')
-    return turns[0].get("human"), turns[0].get("assistant")
+def read_records(path):
+    """[(place, dict)] of a PNG card, a JSON object or list, or a JSONL file. ValueError where it is none of them."""
+    data = path.read_bytes()
+    if data.startswith(b"\x89PNG"):
+        data = card_in_png(data, path)
+    try:
+        whole = json.loads(data)
+        records = whole if isinstance(whole, list) else [whole]
+        placed = [(f"{path}[{i}]" if len(records) > 1 else str(path), record) for i, record in enumerate(records)]
+    except ValueError:                                                   # not one JSON value: one a line?
+        placed = []
+        for number, line in enumerate(data.splitlines(), 1):
+            if line.strip():
+                try:
+                    placed.append((f"{path}:{number}", json.loads(line)))
+                except ValueError as e:
+                    raise ValueError(f"{path}:{number}: not JSON ({e})") from None
+    for place, record in placed:
+        if not isinstance(record, dict):
+            raise ValueError(f"{place}: a JSON object is expected")
+    return placed
 
 
-def split_of(path):
-    """The split that a file's name says, or None."""
-    for split in SPLITS:
-        if split.removeprefix("role_") in path.name:
-            return split
-    return None
+def text_of(content):
+    """A message's text: itself, or the texts of its parts; None if it has other parts (images, say)."""
+    if isinstance(content, list):
+        parts = [part.get("text") if isinstance(part, dict) else None for part in content]
+        return "\n".join(parts) if all(isinstance(part, str) for part in parts) else None
+    return content if isinstance(content, str) else None
 
 
-def convert_file(path, split, language):
-    """Lines of RoleBench of one of the authors' files. ValueError names a line that lacks something."""
-    lines = []
-    for place, record in read_jsonl(path):
-        question, answers = question_and_answers(record, place)
-        sample = parse_line({"role": record.get("role"), "question": question, "generated": answers}, split, language,
-                            place)
-        lines.append({"role": sample.role, "question": sample.question, "generated": list(sample.answers)})
-    return lines
+def conversation(record, place):
+    """[(speaker, text)] of a ShareGPT or OpenAI record; None where someone else than user, assistant or system speaks.
 
-
-def convert(source, out):
-    """Writes RoleBench's layout to `out` from the authors' files in `source`; nothing is written if a line is broken.
-
-    Raises FileExistsError if `out` exists, FileNotFoundError if `source` has none of the files.
+    ValueError for a record of neither form.
     """
-    source, out = Path(source), Path(out)
-    if out.exists():
-        raise FileExistsError(f"{out} exists already; choose another --out")
+    messages = record.get("conversations", record.get("messages"))
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise ValueError(f'{place}: neither "conversations", nor "messages", nor a character card\'s "name"')
+    turns = [("system", record["system"])] if isinstance(record.get("system"), str) else []
+    for message in messages:
+        speaker = SPEAKERS.get(message.get("from", message.get("role")))
+        text = text_of(message.get("value", message.get("content")))
+        if speaker is None or text is None:
+            return None
+        turns.append((speaker, text))
+    return turns
 
-    # read everything first
-    converted = {}                                       # {path below out: lines}
-    for language, folder in FOLDERS.items():
-        for part in ("train", "test"):
-            for path in sorted(source.glob(f"role_bench_{language}*{part}*.json")):
-                if "with_instruction" in path.name:      # the lines of without_instruction, with the role in the prompt
-                    continue
-                split = split_of(path)
-                if split is None:
-                    split = SPLITS[0]
-                    print(f"{path.name} names no split; all its lines are written as {split}")
-                target = f"{folder.format('instruction')}/{split}/{part}.jsonl"
-                converted.setdefault(target, []).extend(convert_file(path, split, language))
-    if not converted:
-        raise FileNotFoundError(f"{source} has no role_bench_LANG*train*.json or role_bench_LANG*test*.json")
 
-    profiles = {}
-    for language, target in PROFILES.items():
-        path = source / f"roles_desc_{language}.json"
-        if path.is_file():
-            profiles[target] = parse_json(path.read_bytes(), path)
+def exchanges(turns):
+    """Yields (question, answer, history) for each answer; what one speaker says in several turns is joined."""
+    history = []
+    question = ""
+    answer = ""
+    for speaker, text in [*turns, ("user", "")]:
+        if speaker == "user" and answer:
+            if question:                                                 # an answer to nothing is a greeting
+                yield question, answer, list(history)
+                history.append([question, answer])
+            question = answer = ""
+        if speaker == "user":
+            question = f"{question}\n{text}".strip()
+        elif speaker == "assistant":
+            answer = f"{answer}\n{text}".strip()
 
-    # then write
-    for target, lines in converted.items():
-        (out / target).parent.mkdir(parents=True, exist_ok=True)
-        write_jsonl(out / target, lines)
-        print(f"{len(lines):>8} lines  {out / target}")
-    for target, descriptions in profiles.items():
-        (out / target).parent.mkdir(parents=True, exist_ok=True)
-        write_json(out / target, descriptions)
-        print(f"{len(descriptions):>8} roles  {out / target}")
+
+def convert(paths, role=None, user="User"):
+    """(lines, {role: profile}, what to tell the person) of files. ValueError names what cannot be read, and where."""
+    lines, profiles, notes = [], {}, Counter()
+    for place, record in [placed for path in paths for placed in read_records(Path(path))]:
+        card = record.get("data", record)
+        if isinstance(card, dict) and isinstance(card.get("name"), str) and not {"conversations", "messages"} & {*record}:
+            name, profile, dialogues = read_card(card, user)
+        else:
+            turns = conversation(record, place)
+            name = role or record.get("role") or record.get("character")
+            if not isinstance(name, str) or not name.strip():
+                raise ValueError(f"{place}: nothing says who answers here; --role NAME does")
+            profile = next((text.strip() for speaker, text in turns or () if speaker == "system"), "")
+            dialogues = [turns or []]
+        found = []
+        for turns in dialogues:
+            for question, answer, history in exchanges(turns):
+                line = {"role": name, "question": question, "answer": answer}
+                found.append(line | ({"history": history} if history else {}))
+        lines += found
+        if profile and profiles.setdefault(name, profile) != profile:
+            notes[f"another description of {name} than the first is not used"] += 1
+        if not found:
+            notes[f"no question with an answer in it (of {name})"] += 1
+    return lines, profiles, [f"{count} x {note}" for note, count in notes.items()]
 
 
 def main():
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument("--data", required=True, help="the folder with the files to convert")
-    parser.add_argument("--out", required=True, help="a new folder")
+    parser.add_argument("--data", required=True, nargs="+", help="files, or the folder of the authors' files")
+    parser.add_argument("--role", help="who answers in conversations that do not say it")
+    parser.add_argument("--user", default="User", help="what a card's {{user}} becomes")
+    parser.add_argument("--out", required=True, help="a new JSONL file; for the authors' files a new folder")
     args = parser.parse_args()
     with one_line_errors("tools.convert"):
-        convert(args.data, args.out)
+        if Path(args.data[0]).is_dir():
+            return convert_authors(args.data[0], args.out)
+        out, profiles_out = Path(args.out), Path(args.out).with_suffix(".profiles.json")
+        for path in (out, profiles_out):
+            if path.exists():
+                raise FileExistsError(f"{path} exists already; choose another --out")
+        lines, profiles, notes = convert(args.data, args.role, args.user)
+        write_jsonl(out, lines)
+        write_json(profiles_out, profiles)
+    print("\n".join([*notes, f"{out}: {len(lines)} lines; {profiles_out}: {len(profiles)} descriptions"]))
 
 
 if __name__ == "__main__":

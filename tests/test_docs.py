@@ -1,14 +1,23 @@
 """docs/: pages that are made from the source are current, links lead somewhere."""
+import contextlib
+import functools
+import json
 import re
+import sys
+from xml.etree import ElementTree
 
 import pytest
 import torch
 from conftest import ROOT
 
+import train
+from checkpoint import load_run
 from config import read_config
+from data import load_test_samples
+from eval import reference_nll
 from hycora_layer import AdapterConfig, HyperModel
 from model import ModelConfig, Transformer
-from tools import paper
+from tools import figures, paper, plots
 
 PAGES = sorted([ROOT / "README.md", ROOT / "RESULTS.md", *(ROOT / "docs").glob("*.md")])
 
@@ -71,3 +80,68 @@ def test_every_link_leads_somewhere(page):
         assert path.exists(), f"{page.name}: {target}"
         if anchor and path.suffix == ".md":
             assert anchor in anchors(path.read_text("utf8")), f"{page.name}: {target}"
+
+
+# -------------------------------------------------------------------------------------------------------- figures
+@pytest.mark.parametrize("draw", [figures.architecture, figures.sharing, figures.batch, figures.parameters])
+def test_the_figures_are_what_the_tool_draws(draw):
+    path = figures.FOLDER / f"{draw.__name__}.svg"
+    assert path.read_text("utf8") == str(draw()), "stale: python -m tools.figures"
+    ElementTree.parse(path)
+
+
+def test_every_text_of_a_figure_is_inside_it():
+    """By an estimate of widths that is generous for any common font."""
+    for path in figures.FOLDER.glob("*.svg"):
+        root = ElementTree.parse(path).getroot()
+        for text in root.iter("{http://www.w3.org/2000/svg}text"):
+            content = "".join(text.itertext()).replace("\u200b", "")
+            width = 0.62 * float(text.get("font-size")) * len(content)
+            x = float(text.get("x"))
+            left = {"start": x, "middle": x - width / 2, "end": x - width}[text.get("text-anchor")]
+            assert left > -2 and left + width < float(root.get("width")) + 2, f"{path.name}: {content}"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of one step on the two Chinese roles, scored on two lines of each split."""
+    folder = tmp_path_factory.mktemp("runs") / "hycora"
+    with contextlib.chdir(ROOT):
+        train.run_training([*"--max-steps 1 --score-limit 2 --max-new-tokens 4 --rank 2 --language zh --device cpu --out".split(),
+                            str(folder)])
+    return folder
+
+
+def test_similarities_are_cosines_of_role_and_response(run, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    model, tokenizer, config = load_run(run, "cpu")
+    samples = load_test_samples(config["data"], "zh", limit=6, roles=config["roles"])
+    voices = [s.role for s in samples]
+    found = plots.similarities(model, tokenizer, config, samples, voices)
+
+    _, e_t = reference_nll(model, tokenizer, config, samples)
+    for i in range(2):
+        for name, j in config["roles"].items():
+            z_t = model.projections.W_t(e_t[[n for n, s in enumerate(samples) if s.role == name]])
+            z_r = model.projections.W_r(model.hyper.role_embedding.weight[i])
+            expected = torch.nn.functional.cosine_similarity(z_r[None], z_t).mean()
+            torch.testing.assert_close(found[i, j], expected.detach())
+
+
+def test_the_command_draws_a_run(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(plots, "load_test_samples", functools.partial(load_test_samples, limit=4))
+    scores = json.loads((run / "scores.json").read_text("utf8"))
+    for of_split in scores["splits"].values():
+        of_split["overall"] |= {"fact": 25.0, "n_facts": 2}
+    (run / "scores.json").write_text(json.dumps(scores), "utf8")
+    monkeypatch.setattr(sys, "argv", ["figures", "--run", str(run), "--compare", str(run), "--out", str(tmp_path)])
+    figures.main()
+    assert "similarity, voice-and-fact" in capsys.readouterr().out
+    assert "read in the next voice" in (tmp_path / "similarity.svg").read_text("utf8")
+    assert ">hycora</text>" in (tmp_path / "voice-and-fact.svg").read_text("utf8")
+
+    monkeypatch.setattr(sys, "argv", ["figures", "--run", "nowhere", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        figures.main()
+    assert "nowhere" in str(end.value)

@@ -15,6 +15,7 @@ A mark in the text         what takes its place
 
 A mark that names what does not exist is an error, so that the page cannot point at nothing.
 """
+import functools
 import json
 import re
 
@@ -81,17 +82,21 @@ def shapes(lines):
     return render_table(rows, markdown=True)
 
 
+@functools.cache
+def trainable(method, roles):
+    """Trainable numbers of a method on LLaMA-2-7B, with the authors' sizes."""
+    sizes = {name: read_config(AUTHORS)[name] for name in SIZES}
+    return count(ModelConfig.from_hf(LLAMA2_7B), AdapterConfig(method=method, num_roles=roles, **sizes))[0]
+
+
 def parameters(_):
     """Trainable numbers of every method, at 5 and 95 roles, and what one more role costs."""
-    model_config = ModelConfig.from_hf(LLAMA2_7B)
-    sizes = {name: read_config(AUTHORS)[name] for name in SIZES}
-
     rows = [["method", "5 roles", "95 roles", "one more role"]]
     for method in METHODS:
-        many, _ = count(model_config, AdapterConfig(method=method, num_roles=95, **sizes))
-        one_more, _ = count(model_config, AdapterConfig(method=method, num_roles=96, **sizes))
-        few = many - 90 * (one_more - many)                              # all of them are straight lines
-        rows.append([f"`{method}`", f"{few / 1e6:,.2f} M", f"{many / 1e6:,.2f} M", f"{one_more - many:,}"])
+        many = trainable(method, 95)
+        one_more = trainable(method, 96) - many
+        few = many - 90 * one_more                                       # all of them are straight lines
+        rows.append([f"`{method}`", f"{few / 1e6:,.2f} M", f"{many / 1e6:,.2f} M", f"{one_more:,}"])
     return render_table(rows, markdown=True)
 
 

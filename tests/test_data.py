@@ -282,11 +282,13 @@ def test_chatglm2s_prompt_is_sentencepieces_with_two_marks_before(chatglm):
     import sentencepiece
     sp, ours = sentencepiece.SentencePieceProcessor(model_file=str(chatglm / "tokenizer.model")), Tokenizer(chatglm)
     marks = [sp.vocab_size() + 1, sp.vocab_size() + 3]                   # [gMASK] and sop
-    question = "俺老孙是谁？</s> sop"
+    question = "俺老孙是谁？ sop"
     assert ours.prompt(question) == marks + sp.encode(f"[Round 1]\n\n问：{question}\n\n答：")
     assert (ours.stop_id, ours.stop_ids) == (sp.eos_id(), {sp.eos_id()})
     two = ours.prompt("你", history=[("谁", "俺")])
-    assert two == ours.prompt("谁") + sp.encode("俺") + [2] + sp.encode("\n\n") + sp.encode("[Round 2]\n\n问：你\n\n答：")
+    assert two == marks + sp.encode("[Round 1]\n\n问：谁\n\n答：俺") + [2] + sp.encode("\n\n[Round 2]\n\n问：你\n\n答：")
+    assert ours.prompt("谁", "猴王") == marks + sp.encode("[Round 1]\n\n问：猴王\n谁\n\n答：")
+    assert 2 not in ours.prompt("a</s>b")
     assert ours.decode(marks + sp.encode("the king") + [2]) == "the king"
     rows, _, _ = encode_examples([Sample("general", "A", "谁", ("俺",), "zh")], {"A": 0}, ours, 64)
     assert rows[0].ids == ours.prompt("谁") + sp.encode("俺") + [2]
@@ -297,7 +299,7 @@ def test_a_llama_with_nothing_but_a_tokenizer_model(chatglm, tmp_path):
     (tmp_path / "tokenizer.model").write_bytes((chatglm / "tokenizer.model").read_bytes())
     (tmp_path / "config.json").write_text(json.dumps(dict(model_type="llama", eos_token_id=2)))
     sp, ours = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model")), Tokenizer(tmp_path, "llama2")
-    assert ours.prompt("谁 sop </s>") == sp.encode("[INST]谁 sop </s>[/INST]") and ours.stop_id == sp.eos_id() == ours.special("</s>")
+    assert ours.prompt("谁 sop") == sp.encode("[INST]谁 sop[/INST]") and 2 not in ours.prompt("谁 </s>") and ours.stop_id == sp.eos_id() == ours.special("</s>")
     with pytest.raises(ValueError, match="no token 'sop'"):
         Tokenizer(tmp_path).special("sop")
 

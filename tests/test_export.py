@@ -1,6 +1,5 @@
 """tools.export: adapters that peft loads, merged models that transformers loads, and nothing said that is not so."""
 import json
-import subprocess
 import sys
 
 import pytest
@@ -10,9 +9,13 @@ from safetensors.torch import load_file, save_file
 from test_layer import CHATGLM, DIMS, hyper_model
 from test_layer import small_backbone as small
 
+import train
+from checkpoint import load_run
+from data import persona
 from hycora_layer import METHODS, AdapterConfig, HyperModel
 from model import Transformer
 from tools import export
+from tools.serving_files import folder_names
 
 FAMILIES = {"LlamaForCausalLM": "LlamaConfig", "Qwen2ForCausalLM": "Qwen2Config", "MistralForCausalLM": "MistralConfig"}
 
@@ -95,18 +98,75 @@ def test_a_spoiled_adapter_is_noticed(tmp_path, spoil):
         export.verify(model, 1, tmp_path)
 
 
-def test_the_command_exports_one_role_all_roles_and_a_merged_model(tmp_path):
-    run = tmp_path / "run"
-    args = ["--language", "zh", "--max-steps", "3", "--score-limit", "0", "--rank", "2", "--out", run]
-    subprocess.run([sys.executable, "train.py", *args], cwd=ROOT, capture_output=True, check=True)
+def run_folder(tmp_path, *args):
+    """A run of three steps on the tiny backbone, trained in this process."""
+    train.run_training(["--language", "zh", "--max-steps", "3", "--score-limit", "0", "--rank", "2", "--out", str(tmp_path / "run"), *args])
+    return tmp_path / "run"
 
-    def command(*args):
-        return subprocess.run([sys.executable, "-m", "tools.export", "--run", run, *args], cwd=ROOT, capture_output=True, text=True)
-    assert "read again: logits differ from the run's by at most 0" in command("--role", "孙悟空", "--out", tmp_path / "one").stdout
-    assert command("--all", "--out", tmp_path / "all").returncode == 0
+
+def command(monkeypatch, *args):
+    monkeypatch.setattr(sys, "argv", ["tools.export", *map(str, args)])
+    export.main()
+
+
+@pytest.mark.parametrize("method", ["hycora", "lora"])
+def test_a_merged_model_is_served_as_it_was_trained(tmp_path, monkeypatch, capsys, method):
+    """transformers, with nothing but the folder: the weights' dtype, the prompt of training with the persona, the stop tokens."""
+    transformers = pytest.importorskip("transformers")
+    run = run_folder(tmp_path, "--method", method)
+    folder = tmp_path / "m"
+    command(monkeypatch, "--run", run, "--role", "林黛玉", "--merge", "--out", folder)
+    assert ("all roles of this run have the same weights" in capsys.readouterr().out) == (method == "lora")
+    model, tokenizer, config = load_run(run, "cpu")
+    messages = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}, {"role": "user", "content": "And?"}]
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    ids = list(theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+    assert ids == tokenizer.prompt("And?", persona("林黛玉", config), [("Who?", "Me.")])
+    assert ("林黛玉" in theirs.decode(ids)) == (method == "lora")
+    merged = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+    assert merged.dtype == torch.float32 and set(merged.generation_config.eos_token_id) == tokenizer.stop_ids
+    with torch.no_grad():
+        torch.testing.assert_close(merged(torch.tensor([ids])).logits, model(torch.tensor([ids]), torch.tensor([config["roles"]["林黛玉"]])), rtol=1e-3, atol=1e-3)
+
+
+def test_adapters_come_with_their_prompt_and_a_readme(tmp_path, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    run = run_folder(tmp_path, "--method", "lora")
+    command(monkeypatch, "--run", run, "--all", "--out", tmp_path / "all")
+    _, tokenizer, config = load_run(run, "cpu")
+    theirs = transformers.AutoTokenizer.from_pretrained(ROOT / "tiny/backbone")
+    for role in config["roles"]:
+        folder = tmp_path / "all" / role
+        theirs.chat_template = (folder / "chat_template.jinja").read_text("utf8")
+        ids = theirs.apply_chat_template([{"role": "user", "content": "谁？"}], add_generation_prompt=True, return_dict=False)
+        assert list(ids) == tokenizer.prompt("谁？", persona(role, config))
+        assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == sorted(tokenizer.stop_ids)
+        readme = (folder / "README.md").read_text("utf8")
+        assert "--max-lora-rank 8" in readme and "--lora role.gguf" in readme and persona(role, config) in readme and len(readme.splitlines()) <= 10
+
+
+def test_no_role_leaves_the_folder_or_shares_one(tmp_path):
+    roles = dict.fromkeys(["..", ".", "", "a/b", "a_b", "A_B", "a\\b", "/etc", "孙悟空", "Tik-Tok", "\n"])
+    names = folder_names({role: number for number, role in enumerate(roles)})
+    assert len({name.casefold() for name in names.values()}) == len(roles) and (names["孙悟空"], names["Tik-Tok"]) == ("孙悟空", "Tik-Tok")
+    for name in names.values():
+        assert (tmp_path / name).resolve().parent == tmp_path.resolve() and name.strip(" .")
+
+
+def test_a_merged_model_that_is_not_the_run_is_refused(tmp_path, monkeypatch):
+    _, ours = pair(tmp_path)
+    monkeypatch.setattr(export, "merge", lambda *_: None)
+    with pytest.raises(ValueError, match="does not reproduce the run"):
+        export.write_model(ours, 1, tmp_path / "base", tmp_path / "merged")
+
+
+def test_the_command_exports_one_role_all_roles_and_a_merged_model(tmp_path, monkeypatch, capsys):
+    run = run_folder(tmp_path)
+    command(monkeypatch, "--run", run, "--role", "孙悟空", "--out", tmp_path / "one")
+    assert "read again: logits differ from the run's by at most 0" in capsys.readouterr().out
+    command(monkeypatch, "--run", run, "--all", "--out", tmp_path / "all")
     assert sorted(p.name for p in (tmp_path / "all").iterdir()) == sorted(["孙悟空", "林黛玉"])
-    assert command("--role", "林黛玉", "--merge", "--out", tmp_path / "m").returncode == 0 and (tmp_path / "m/tokenizer.json").is_file()
     for bad, message in ((["--role", "孙悟", "--out", tmp_path / "x"], "did you mean 孙悟空"), (["--out", tmp_path / "x"], "name one --role"),
                          (["--all", "--out", tmp_path / "one"], "is not empty")):
-        done = command(*bad)
-        assert done.returncode == 1 and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+        with pytest.raises(SystemExit, match=message):
+            command(monkeypatch, "--run", run, *bad)

@@ -15,7 +15,7 @@ FLOORS = [["files", "console", "processes", "own_data"],
           ["train"]]                                                     # a module imports only from the floors below its own
 MODULES = [name for floor in FLOORS for name in floor]
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("[a-z]*.py"))
-RUN_TIME = {"torch", "tokenizers", "safetensors", "numpy", "tqdm", "huggingface_hub", "sentencepiece"}       # the last: optional
+RUN_TIME = {"torch", "tokenizers", "safetensors", "numpy", "tqdm", "huggingface_hub", "sentencepiece", "jinja2"}  # the last two: optional; torch brings jinja2
 
 
 def source(name):

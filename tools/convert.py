@@ -8,8 +8,8 @@
     {"messages": [{"role": "user" or "assistant" or "system", "content"}]}      OpenAI
     {"data": {"name", "description", "mes_example", ...}}                       a card; in a PNG as tEXt ccv3 or chara
 
-Each answer of a conversation becomes a line, the turns before it its "history". What describes the role (a card's texts,
-the first system message) goes into NAME.profiles.json beside NAME.jsonl.
+Each answer of a conversation becomes a line, the turns before it its "history". What describes the role (a card's
+texts, the first system message) goes into NAME.profiles.json beside NAME.jsonl.
 """
 import argparse
 import json
@@ -95,7 +95,8 @@ def convert(paths, role=None, user="User"):
     lines, profiles, notes = [], {}, Counter()
     for place, record in [placed for path in paths for placed in read_records(Path(path))]:
         card = record.get("data", record)
-        if isinstance(card, dict) and isinstance(card.get("name"), str) and not {"conversations", "messages"} & {*record}:
+        is_chat = "conversations" in record or "messages" in record
+        if not is_chat and isinstance(card, dict) and isinstance(card.get("name"), str):
             name, profile, dialogues = read_card(card, user)
         else:
             turns = conversation(record, place)

@@ -4,6 +4,7 @@
     python -m tools.export --run runs/demo --all --out DIR               # a folder for each role
 
 An adapter holds the role's A and B of every adapted linear under peft's names; alpha / r stays outside, in its config.
+Beside it stands what serving needs: see tools/serving_files.py.
 What was written is read again and has to give the run's own logits before the tool says done: a loader that finds
 nothing under the names it expects (or no lora_alpha) does not complain, it answers as the untouched backbone.
 """
@@ -20,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from checkpoint import load_run
 from console import one_line_errors
 from data import role_id
-from files import fetch_model
+from files import fetch_model, write_json
 from model import CHATGLM_NAMES, Transformer
+from tools.serving_files import folder_names, write_serving_files
 
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "added_tokens.json", "*.jinja",
                    "generation_config.json", "*.py")
@@ -47,6 +49,12 @@ def role_lora_weights(model, role):
         return {name: tuple(m.clone() for m in linear.lora_weights) for name, linear in adapted(model).items()}
 
 
+def adapter_rank(model, role):
+    """The rank of a role's LoRA weights, which is not the run's `rank` where a method puts several side by side."""
+    A, _ = next(iter(role_lora_weights(model, role).values()))
+    return A.size(0)
+
+
 @torch.inference_mode()
 def probe(model, role=None):
     """Logits of some ids, as a role, or (None) with the linears' LoRA weights of the moment."""
@@ -58,7 +66,7 @@ def write_adapter(model, role, base, folder):
     """Writes a peft adapter of one role, reads it again, and returns the largest difference of its logits to the run's
     own. ValueError if there is any that matters."""
     made, folder = role_lora_weights(model, role), Path(folder)
-    rank, scale = next(iter(made.values()))[0].size(0), next(iter(adapted(model).values())).scale
+    rank, scale = adapter_rank(model, role), next(iter(adapted(model).values())).scale
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base), "r": rank,
               "lora_alpha": scale * rank, "lora_dropout": 0.0, "bias": "none", "inference_mode": True,
               "target_modules": sorted({name.rsplit(".", 1)[-1] for name in made})}
@@ -109,12 +117,18 @@ def write_model(model, role, base, folder):
         del state["lm_head.weight"]
     folder.mkdir(parents=True, exist_ok=True)
     save_torch_state_dict({name: p.contiguous() for name, p in state.items()}, folder)
-    shutil.copy(base / "config.json", folder)
+    settings = json.loads((base / "config.json").read_text("utf8"))
+    dtype = str(model.backbone.dtype).removeprefix("torch.")              # that of the weights, whatever the base says
+    write_json(folder / "config.json", settings | {"torch_dtype": dtype, "dtype": dtype})
     for pattern in TOKENIZER_FILES:
         for file in base.glob(pattern):
             shutil.copy(file, folder)
     model.backbone = Transformer.from_pretrained(folder, model.backbone.dtype, model.backbone.device)
-    return (probe(model) - expected).abs().max().item()
+    difference = (probe(model) - expected).abs().max().item()
+    share = 1e-3 if model.backbone.dtype == torch.float32 else 0.1       # merged weights are rounded to the dtype
+    if not difference <= share * max(1.0, expected.abs().max().item()):
+        raise ValueError(f"{folder} does not reproduce the run: logits differ by {difference:.2g}")
+    return difference
 
 
 def main():
@@ -132,13 +146,20 @@ def main():
             raise ValueError("name one --role (with --merge if you like), or --all")
         if Path(args.out).exists() and any(Path(args.out).iterdir()):
             raise ValueError(f"{args.out} is not empty: nothing is overwritten")
-        model, _, config = load_run(args.run, args.device)
-        roles = list(config["roles"]) if args.all else [args.role]
-        for role in roles:
-            id, out = role_id(role, config["roles"]), Path(args.out)
-            out = out / re.sub(r"[/\\\0]", "_", role) if args.all else out
-            difference = (write_model if args.merge else write_adapter)(model, id, config["model"], out)
+        model, tokenizer, config = load_run(args.run, args.device)
+        if args.all:
+            outs = {role: Path(args.out) / name for role, name in folder_names(config["roles"]).items()}
+        else:
+            number = role_id(args.role, config["roles"])
+            outs = {role: Path(args.out) for role, other in config["roles"].items() if other == number}
+        for role, out in outs.items():
+            number = config["roles"][role]
+            rank = None if args.merge else adapter_rank(model, number)
+            difference = (write_model if args.merge else write_adapter)(model, number, config["model"], out)
+            write_serving_files(out, role, tokenizer, config, rank)
             print(f"{role}: {out}, read again: logits differ from the run's by at most {difference:.2g}")
+        if config["method"] == "lora":
+            print("all roles of this run have the same weights: the persona in its chat_template.jinja makes the role")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,73 @@
+"""What serving a role needs beside its weights; tools.export writes it into every folder.
+
+    chat_template.jinja       the prompt of training, for conversations as (role, content) messages
+    generation_config.json    the tokens that end an answer
+    README.md                 the commands for vLLM and llama.cpp, and one rendered prompt
+"""
+import json
+import re
+
+from data import persona
+from files import write_json, write_text
+from tokenizer import template_with_default
+
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)         # what --max-lora-rank takes
+
+
+def folder_names(roles):
+    """{role: a folder name of its own}: letters, digits, blanks, "-", "_" and "."; an id where that is not unique."""
+    names = {}
+    for role, number in roles.items():
+        name = re.sub(r"[^\w .\-]", "_", role).strip(" .")
+        taken = {other.casefold() for other in names.values()}
+        names[role] = name if name and name.casefold() not in taken else f"{name}-{number}".strip("-")
+    return names
+
+
+def make_readme(role, config, prompt, rank=None):
+    """The text of an export's README.md. prompt: a rendered one; rank: that of the adapter, None for a merged model."""
+    made_of = "the role's A and the shared B of every linear, as a peft LoRA adapter" if rank else "a merged model"
+    text = persona(role, config)
+    who = "The weights alone make the role; no system turn is needed."
+    if text:
+        who = f"The prompt makes the role: without a system turn, chat_template.jinja opens with the role's: {text!r}."
+    if text and config["method"] == "lora":
+        who += " The weights are the same for every role of this run."
+
+    base, dtype = config["model"], {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[config["precision"]]
+    if rank:
+        vllm_rank = next(allowed for allowed in VLLM_RANKS if rank <= allowed)
+        vllm = f"vllm serve {base} --enable-lora --max-lora-rank {vllm_rank} --lora-modules role=."
+        llama = (f"python convert_hf_to_gguf.py {base} --outfile base.gguf && python convert_lora_to_gguf.py . --base "
+                 f"{base} --outfile role.gguf\nllama-server -m base.gguf --lora role.gguf")
+    else:
+        vllm = "vllm serve . --served-model-name role"
+        llama = "python convert_hf_to_gguf.py . --outfile role.gguf\nllama-server -m role.gguf"
+    return f"""# {role}
+
+{config["method"]} on {base}: {made_of}. {who}
+
+    {vllm} --chat-template chat_template.jinja --dtype {dtype}
+    {llama.replace(chr(10), chr(10) + "    ")} --jinja --chat-template-file chat_template.jinja
+
+One prompt, as training saw it: {prompt!r}
+"""
+
+
+def write_serving_files(folder, role, tokenizer, config, rank=None):
+    """Writes the three files into an export's folder. rank: that of the adapter, None for a merged model."""
+    text = persona(role, config)
+    template = template_with_default(tokenizer.template_text, text)
+    write_text(folder / "chat_template.jinja", template)
+
+    # a merged model's folder has the backbone's own files, which must not say otherwise
+    path = folder / "tokenizer_config.json"
+    if path.is_file():
+        write_json(path, json.loads(path.read_text("utf8")) | {"chat_template": template})
+    path = folder / "generation_config.json"
+    generation = json.loads(path.read_text("utf8")) if path.is_file() else {}
+    write_json(path, generation | {"eos_token_id": sorted(tokenizer.stop_ids)})
+
+    turns = [("system", text)] if text else []
+    prompt = tokenizer.render([*turns, ("user", "Who are you?")], add_generation_prompt=True)
+    write_text(folder / "README.md", make_readme(role, config, prompt, rank))

@@ -11,11 +11,13 @@ from safetensors.torch import save_file
 from test_layer import hyper_model
 
 import train
+from console import render_table
 from hycora_layer import METHODS, AdapterConfig
 from metrics import METRICS, bootstrap
 from model import ModelConfig
-from tools.compare import compare, paper_table
+from tools.compare import compare, paper_table, tables
 from tools.params import count
+from tools.results import kind_table, score_table
 from tools.tsne import matrices, silhouettes
 
 LLAMA2 = dict(model_type="llama", vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
@@ -118,6 +120,30 @@ def test_compare_averages_seeds_and_pairs_items(tmp_path):
     assert len(five) == 9 and five[1][:2] == ["lora", "general"] and five[1][3] == f"{rows['lora', 'general', 'all']['rougeL']:.2f}"
     assert "+5.00 [+5.00, +5.00] *" in printed["text"] and "| hycora | general | all | 80 | 2 |" in printed["markdown"]
     assert json.loads(printed["json"]) == json.loads(json.dumps(compare(runs)))
+
+
+def test_compare_counts_facts_and_keeps_kinds_apart(tmp_path):
+    """Facts are measured where there are any: here on one split, in two kinds."""
+    paths = []
+    for name, right in (("a", (100, 0)), ("b", (100, 100))):
+        lines = [{"split": "general", "role": "A", "question": "1", "references": ["x"], "answer": "y"} | dict.fromkeys(METRICS, 1.0)]
+        for kind, fact in zip(("own", "town"), right):
+            lines.append(lines[0] | {"split": "role_specific", "question": kind, "kind": kind, "facts": ["z"], "fact": fact})
+        paths.append(tmp_path / f"{name}.jsonl")
+        paths[-1].write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = compare(paths)
+    rows = {(r["method"], r["split"], r["kind"]): r for r in result["rows"]}
+    assert "fact" not in rows["a", "general", "all"] and rows["a", "role_specific", "all"]["fact"] == 50
+    assert rows["a", "role_specific", "own"]["fact"] == 100 and rows["a", "role_specific", "town"]["fact"] == 0
+    (town,) = [d for d in result["differences"] if d["kind"] == "town"]
+    assert town["fact"] == {"difference": 100, "interval": (100, 100)} and town["rougeL"]["difference"] == 0
+
+    scores, differences = tables(result)
+    assert "kind" in scores[0] and "fact" in scores[0] and "+50.00" in render_table(differences)
+    point = {"rows": result["rows"], "differences": result["differences"], "runs": {}}
+    assert kind_table(point) == [["fact", "own", "town"], ["a", "100.0", "0.0"], ["b", "100.0", "100.0"]]
+    assert score_table(point)[0][1:5] == ["general ROUGE-L", "general fact", "role-specific ROUGE-L", "role-specific fact"]
+    assert len(score_table(point)) == 3 and len(paper_table(result, 1)) == 3
 
 
 def test_compare_refuses_what_cannot_be_compared(tmp_path):

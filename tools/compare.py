@@ -7,11 +7,15 @@ A row is a method on a split: runs that differ only in their seed are one row, t
 first is the one that the others are compared with; the untouched backbone is added if the first run's folder has its
 answers to the same items. A .jsonl in the form of predictions.jsonl (a service's answers, say) may stand for a run.
 
+Where the data say which words make an answer right, "fact" is the percent of right answers, and each kind of knowledge
+that they name is a row of its own.
+
 The interval of a difference is a paired bootstrap over the test items, after averaging each item over the seeds: it
 says how far another draw of questions could move it, not how far another seed could.
 """
 import argparse
 import json
+import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +30,13 @@ from files import read_jsonl
 from hycora_layer import METHODS
 from metrics import METRICS, bootstrap
 
-TITLES = {"bleu4": "BLEU-4", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+TITLES = {"bleu4": "BLEU-4", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "fact": "fact"}
 
 
 @dataclass
 class Run:
-    """A scored run: `scores` has a row of METRICS for each of `items`, (split, role, question) in sorted order."""
+    """A scored run: `scores` has a row of METRICS and "fact" (NaN without one) for each of `items`, which are
+    (split, role, question, kind) in sorted order."""
     name: str
     identity: str                       # what it has in common with the runs that differ only in their seed
     seed: int | None
@@ -54,7 +59,8 @@ def name_of(config):
 def read_lines(path):
     """(items, scores, what made them) of a predictions.jsonl."""
     lines = sorted(read_predictions(path, trust=True), key=lambda p: (p["split"], p["role"], p["question"]))
-    items, scores = ([tuple(p[k] for k in keys) for p in lines] for keys in (("split", "role", "question"), METRICS))
+    items = [(p["split"], p["role"], p["question"], p.get("kind", "")) for p in lines]
+    scores = [[p.get(metric, math.nan) for metric in TITLES] for p in lines]
     return items, np.array(scores), lines[0].get("by", str(path))
 
 
@@ -99,62 +105,103 @@ def grouped(paths):
 
 
 def selections(items, per_role):
-    """(split, role or "all", indices of its items) for each split, and for each role in it if asked."""
+    """[({"split", "role", "kind"}, indices of its items)]: each split, its kinds, and its roles if asked."""
     of = {}
-    for i, (split, role, _) in enumerate(items):
-        of.setdefault((split, "all"), []).append(i)
+    for i, (split, role, _, kind) in enumerate(items):
+        keys = [(split, "all", "all")]
+        if kind:
+            keys.append((split, "all", kind))
         if per_role:
-            of.setdefault((split, role), []).append(i)
-    return [(*key, indices) for key, indices in of.items()]
+            keys.append((split, role, "all"))
+        for key in keys:
+            of.setdefault(key, []).append(i)
+    return [(dict(zip(("split", "role", "kind"), key)), indices) for key, indices in of.items()]
+
+
+def means_of(scores):
+    """{metric: mean} of rows of scores; "fact" over those that have one, if any has."""
+    known = {metric: column[~np.isnan(column)] for metric, column in zip(TITLES, scores.T)}
+    return {metric: column.mean().item() for metric, column in known.items() if len(column)}
+
+
+def deviations_of(runs, chosen):
+    """{metric: standard deviation over the seeds}, or None of a single seed."""
+    if len(runs) == 1:
+        return None
+    means = [means_of(run.scores[chosen]) for run in runs]
+    return {metric: statistics.stdev(of_seed[metric] for of_seed in means) for metric in means[0]}
+
+
+def differences_of(scores):
+    """{metric: {"difference", "interval"}} of rows of paired differences."""
+    found = {}
+    for metric, mean in means_of(scores).items():
+        column = scores[:, list(TITLES).index(metric)]
+        found[metric] = {"difference": mean, "interval": tuple(bootstrap(column[~np.isnan(column)]))}
+    return found
 
 
 def compare(paths, per_role=False):
     """{"rows": [...], "differences": [...], "provenance": {method: [...]}}, in percent; differences to the first."""
     groups, rows, differences = grouped(paths), [], []
     (reference, first), *_ = groups.items()
-    means = {name: np.mean([r.scores for r in runs], 0) for name, runs in groups.items()}      # over seeds: (items, 4)
-    for split, role, chosen in selections(first[0].items, per_role):
+    means = {name: np.mean([r.scores for r in runs], 0) for name, runs in groups.items()}      # over seeds: (items, 5)
+    for where, chosen in selections(first[0].items, per_role):
         for name, runs in groups.items():
             speeds = [r.tokens_per_s for r in runs if r.tokens_per_s]
-            spread = np.std([r.scores[chosen].mean(0) for r in runs], 0, ddof=1).tolist() if len(runs) > 1 else None
-            rows.append({"method": name, "split": split, "role": role, "n": len(chosen), "seeds": len(runs),
-                         **dict(zip(METRICS, means[name][chosen].mean(0).tolist())),
-                         "std": spread and dict(zip(METRICS, spread)), "trainable": runs[0].trainable,
+            rows.append({"method": name, **where, "n": len(chosen), "seeds": len(runs), **means_of(means[name][chosen]),
+                         "std": deviations_of(runs, chosen), "trainable": runs[0].trainable,
                          "tokens_per_s": statistics.median(speeds) if speeds else None})
             if name != reference:
-                d = means[name][chosen] - means[reference][chosen]
-                cells = zip(METRICS, d.mean(0).tolist(), zip(*bootstrap(d)))
-                differences.append({"method": name, "minus": reference, "split": split, "role": role, "n": len(chosen),
-                                    **{m: {"difference": x, "interval": interval} for m, x, interval in cells}})
+                paired = means[name][chosen] - means[reference][chosen]
+                differences.append({"method": name, "minus": reference, **where, "n": len(chosen),
+                                    **differences_of(paired)})
     provenance = {name: [run.by for run in runs] for name, runs in groups.items()}
     return {"rows": rows, "differences": differences, "provenance": provenance}
 
 
 def tables(result):
     """The two tables of `compare` as lists of rows of text, headings first; * where an interval leaves 0 out."""
-    head = ["method", "split", "role", "n", "seeds", *TITLES.values(), "trainable", "tokens/s"]
-    scores = [head] + [
-        [r["method"], r["split"], r["role"], str(r["n"]), str(r["seeds"]),
-         *(f"{r[m]:.2f}" + (f" ± {r['std'][m]:.2f}" if r["std"] else "") for m in METRICS),
-         f"{r['trainable']:,}" if r["trainable"] else "-", f"{r['tokens_per_s']:.0f}" if r["tokens_per_s"] else "-"]
-        for r in result["rows"]]
+    has_facts = any("fact" in r for r in result["rows"])
+    has_kinds = any(r["kind"] != "all" for r in result["rows"])
+    metrics = [m for m in TITLES if m != "fact" or has_facts]
+    titles = [TITLES[m] for m in metrics]
+    keys = ["split", "role", *(["kind"] if has_kinds else [])]
 
-    def cell(d):
-        low, high = d["interval"]
-        return f"{d['difference']:+.2f} [{low:+.2f}, {high:+.2f}]" + ("" if low <= 0 <= high else " *")
-    differences = [["difference, 95 % interval", "split", "role", *TITLES.values()]] + [
-        [f"{d['method']} - {d['minus']}", d["split"], d["role"], *(cell(d[m]) for m in METRICS)]
-        for d in result["differences"]]
+    def score(r, metric):
+        """A mean over the items, with its deviation over the seeds."""
+        if metric not in r:
+            return "-"
+        return f"{r[metric]:.2f}" + (f" ± {r['std'][metric]:.2f}" if r["std"] else "")
+
+    def difference(d, metric):
+        """A difference with its interval."""
+        if metric not in d:
+            return "-"
+        low, high = d[metric]["interval"]
+        return f"{d[metric]['difference']:+.2f} [{low:+.2f}, {high:+.2f}]" + ("" if low <= 0 <= high else " *")
+
+    scores = [["method", *keys, "n", "seeds", *titles, "trainable", "tokens/s"]]
+    for r in result["rows"]:
+        cost = [f"{r['trainable']:,}" if r["trainable"] else "-",
+                f"{r['tokens_per_s']:.0f}" if r["tokens_per_s"] else "-"]
+        scores.append([r["method"], *(r[key] for key in keys), str(r["n"]), str(r["seeds"]),
+                       *(score(r, metric) for metric in metrics), *cost])
+
+    differences = [["difference, 95 % interval", *keys, *titles]]
+    for d in result["differences"]:
+        differences.append([f"{d['method']} - {d['minus']}", *(d[key] for key in keys),
+                            *(difference(d, metric) for metric in metrics)])
     return [t for t in (scores, differences) if len(t) > 1]
 
 
 def paper_table(result, number):
     """The rows of `compare` in the shape of the paper's Table 1 (or 2), 3 (ROUGE-L by role) or 5."""
-    cell = {(r["method"], r["split"], r["role"]): r for r in result["rows"]}
+    cell = {(r["method"], r["split"], r["role"]): r for r in result["rows"] if r["kind"] == "all"}
     methods, splits, roles = (list(dict.fromkeys(keys)) for keys in zip(*cell))
     show = lambda *key, metrics=METRICS: [f"{cell[key][m]:.2f}" if key in cell else "-" for m in metrics]   # noqa: E731
     if number in (1, 2):
-        head = ["Models", *(f"{split} {title}" for split in splits for title in TITLES.values())]
+        head = ["Models", *(f"{split} {TITLES[metric]}" for split in splits for metric in METRICS)]
         return [head] + [[m, *sum((show(m, split, "all") for split in splits), [])] for m in methods]
     pairs = [(m, split) for split in splits for m in methods]
     if number == 3:

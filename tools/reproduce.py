@@ -112,9 +112,13 @@ def rolegpt(config):
     tests = {(s.split, s.role, s.question): s for s in load("test") if s.role in config["roles"]}
     keys = [(s.split, s.role, s.question) for s in answers]
     lines = [make_prediction(tests[key], s.answers[0], "RoleGPT") for key, s in zip(keys, answers) if key in tests]
-    return [{**dict.fromkeys(("std", "trainable", "tokens_per_s")), **scores["overall"], "split": split, "role": "all",
-             "method": f"RoleGPT ({scores['overall']['n']} lines)", "seeds": 1}
-            for split, scores in aggregate(lines).items()]
+
+    rows = []
+    for split, of_split in aggregate(lines).items():
+        scores = of_split["overall"]
+        rows.append({"method": f"RoleGPT ({scores['n']} lines)", "split": split, "role": "all", "kind": "all",
+                     "seeds": 1, **scores, "std": None, "trainable": None, "tokens_per_s": None})
+    return rows
 
 
 def gather(folders):

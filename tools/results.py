@@ -2,7 +2,8 @@
 
     python -m tools.results
 
-A table goes between "<!-- table NAME -->" and "<!-- end -->"; NAME is a study, or "STUDY differences". None is typed.
+A table goes between "<!-- table NAME -->" and "<!-- end -->"; NAME is a study, "STUDY differences", or "STUDY kinds",
+which has the facts of each kind of knowledge. None is typed.
 """
 import json
 import re
@@ -23,30 +24,56 @@ def cell(mean_and_deviation):
     return f"{mean:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
 
 
+def score_cell(row, metric):
+    """A metric of a row of `compare`, with its deviation over the seeds; "-" where there is none."""
+    if not row or metric not in row:
+        return "-"
+    return cell((row[metric], row["std"] and row["std"][metric]))
+
+
+def whole_splits(rows):
+    """The rows of `compare` that are about all lines of a split, not about one kind of knowledge."""
+    return [r for r in rows if r.get("kind", "all") == "all"]
+
+
 def score_table(point):
-    """Methods by ROUGE-L and BLEU-4 of each split, how distinct the roles are, and what training took."""
-    rows, runs = point["rows"], point["runs"]
+    """Methods by ROUGE-L and BLEU-4 (or facts) of each split, how distinct the roles are, and what training took."""
+    rows, runs = whole_splits(point["rows"]), point["runs"]
     splits = list(dict.fromkeys(r["split"] for r in rows))
+    metrics = {"rougeL": "ROUGE-L", "bleu4": "BLEU-4"}
+    if any("fact" in r for r in rows):
+        metrics = {"rougeL": "ROUGE-L", "fact": "fact"}
     columns = ("as the wrong role", "role accuracy", "retrieval", "minutes")
     more = [m for m in columns if any(run[m] for run in runs.values())]
-    heads = [f"{split.replace('_', '-')} {metric}" for split in splits for metric in ("ROUGE-L", "BLEU-4")]
+    heads = [f"{split.replace('_', '-')} {title}" for split in splits for title in metrics.values()]
     table = [["method", *heads, *more, "trainable", "seeds"]]
     for method in dict.fromkeys(r["method"] for r in rows):
         of = {r["split"]: r for r in rows if r["method"] == method}
-        scores = [cell(s in of and (of[s][m], of[s]["std"] and of[s]["std"][m]))
-                  for s in splits for m in ("rougeL", "bleu4")]
+        scores = [score_cell(of.get(split), metric) for split in splits for metric in metrics]
         run, row = runs.get(method, {}), next(iter(of.values()))
         trainable = f"{row['trainable'] / 1e6:.2f} M" if row["trainable"] else "-"
         table.append([method, *scores, *(cell(run.get(m)) for m in more), trainable, str(row["seeds"])])
     return table
 
 
+def kind_table(point):
+    """Methods by the facts of each kind of knowledge, in percent; None where the data name no kinds."""
+    rows = [r for r in point["rows"] if r.get("kind", "all") != "all"]
+    kinds = list(dict.fromkeys(r["kind"] for r in rows))
+    table = [["fact", *kinds]]
+    for method in dict.fromkeys(r["method"] for r in rows):
+        of = {r["kind"]: r for r in rows if r["method"] == method}
+        table.append([method, *(score_cell(of.get(kind), "fact") for kind in kinds)])
+    return table if kinds else None
+
+
 def difference_table(point):
     """What each method has over the first in ROUGE-L, with its paired interval; * where that leaves 0 out."""
-    splits = list(dict.fromkeys(d["split"] for d in point["differences"]))
+    differences = whole_splits(point["differences"])
+    splits = list(dict.fromkeys(d["split"] for d in differences))
     table = [["ROUGE-L, 95 % interval", *(s.replace("_", "-") for s in splits)]]
-    for method, minus in dict.fromkeys((d["method"], d["minus"]) for d in point["differences"]):
-        of = {d["split"]: d["rougeL"] for d in point["differences"] if d["method"] == method}
+    for method, minus in dict.fromkeys((d["method"], d["minus"]) for d in differences):
+        of = {d["split"]: d["rougeL"] for d in differences if d["method"] == method}
         shown = (f"{d['difference']:+.1f} [{d['interval'][0]:+.1f}, {d['interval'][1]:+.1f}]"
                  + " *" * (not d["interval"][0] <= 0 <= d["interval"][1]) for d in map(of.get, splits))
         table.append([f"{method} - {minus}", *shown])
@@ -55,9 +82,9 @@ def difference_table(point):
 
 def curve_table(points):
     """ROUGE-L of every method at every point."""
-    keys = list(dict.fromkeys((r["method"], r["split"]) for point in points.values() for r in point["rows"]))
-    of = {(r["method"], r["split"], at): cell((r["rougeL"], r["std"] and r["std"]["rougeL"]))
-          for at, point in points.items() for r in point["rows"]}
+    rows = {at: whole_splits(point["rows"]) for at, point in points.items()}
+    keys = list(dict.fromkeys((r["method"], r["split"]) for of_point in rows.values() for r in of_point))
+    of = {(r["method"], r["split"], at): score_cell(r, "rougeL") for at, of_point in rows.items() for r in of_point}
     return [["ROUGE-L", "split", *points]] + [[m, s.replace("_", "-"), *(of.get((m, s, at), "-") for at in points)]
                                               for m, s in keys]
 
@@ -79,6 +106,9 @@ def fill_tables():
         tables[path.stem] = f"{render_table(table, True)}\n\n{conditions(result)}"
         if len(points) == 1:
             tables[f"{path.stem} differences"] = render_table(difference_table(*points.values()), True)
+            kinds = kind_table(*points.values())
+            if kinds:
+                tables[f"{path.stem} kinds"] = render_table(kinds, True)
     for path in (ROOT / "README.md", ROOT / "RESULTS.md"):
         text = path.read_text("utf8")
         for name, table in tables.items():

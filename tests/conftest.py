@@ -14,6 +14,7 @@ import torch  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+sys.path.insert(0, os.environ.get("HYCORA_CORE", str(ROOT)))            # tools.exercises: a reader's own modules
 torch.set_num_threads(2)
 
 from model import ModelConfig, Transformer  # noqa: E402

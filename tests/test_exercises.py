@@ -1,0 +1,92 @@
+"""The exercises: blanked, their tests fail; with the original body put back, they pass."""
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from tools import exercises
+from tools.exercises import EXERCISES, blank, judge, transplant, write_exercises
+
+# in a process of its own: swaps the code of each function for that of its blank, and runs the function's tests
+EACH_ALONE = """
+import importlib, sys
+import pytest
+from tools.exercises import EXERCISES, ROOT, blank
+
+def codes(code):
+    yield code
+    for constant in code.co_consts:
+        if hasattr(constant, "co_qualname"):
+            yield from codes(constant)
+
+sys.path.insert(0, str(ROOT))
+for exercise in EXERCISES:
+    file, owner, name = exercise.place()
+    function = importlib.import_module(file.removesuffix(".py"))
+    for part in filter(None, (owner, name)):
+        function = getattr(function, part)
+    original = function.__code__
+    text = blank((ROOT / file).read_text("utf8"), owner, name, exercise.name)
+    function.__code__ = next(c for c in codes(compile(text, file, "exec")) if c.co_qualname == function.__qualname__)
+    for test in exercise.tests:
+        print("RESULT", exercise.name, pytest.main(["-x", "--tb=line", "-p", "no:cacheprovider", f"tests/{test}"]))
+    function.__code__ = original
+print("RESULT", "original", pytest.main(["--tb=line", "-p", "no:cacheprovider", *{f"tests/{t}" for e in EXERCISES for t in e.tests}]))
+"""
+
+
+def test_blanked_the_tests_fail_and_with_the_original_body_they_pass():
+    done = subprocess.run([sys.executable, "-c", EACH_ALONE], cwd=ROOT, capture_output=True, text=True)
+    results = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    blanked = [f"{exercise.name} 1" for exercise in EXERCISES for _ in exercise.tests]
+    assert results == [*blanked, "original 0"], done.stdout + done.stderr
+
+
+def test_a_blank_keeps_docstring_shapes_and_comments_and_the_original_fits_back(tmp_path):
+    write_exercises(tmp_path / "learn")
+    for exercise in EXERCISES:
+        file, owner, name = exercise.place()
+        original = (ROOT / file).read_text("utf8")
+        text = blank(original, owner, name, exercise.name)
+        assert exercises.find(text, owner, name).body[-1].exc.func.id == "NotImplementedError"
+        assert transplant(text, original, owner, name) == original
+        assert judge(exercise, tmp_path / "learn") == "blank"
+
+    losses = (tmp_path / "learn/losses.py").read_text("utf8")
+    assert "Eq. 7, averaged over the batch I." in losses and "# (B, B): j is in P(i)" in losses
+    assert "log_softmax(-1)\n    positive" not in losses
+    assert (tmp_path / "learn/config.py").read_text("utf8") == (ROOT / "config.py").read_text("utf8")
+    with pytest.raises(FileExistsError):
+        write_exercises(tmp_path / "learn")
+
+
+@pytest.mark.parametrize("wrong, verdict", [("", "right"), ("lam_max * ", "not yet: ")])
+def test_an_answer_is_judged_while_others_are_blank(wrong, verdict, tmp_path):
+    write_exercises(tmp_path / "learn")
+    path = tmp_path / "learn/losses.py"
+    original = (ROOT / "losses.py").read_text("utf8")
+    path.write_text(transplant(path.read_text("utf8"), original, None, "lambda_at").replace(" * ramp", f" * {wrong}ramp"), "utf8")
+    (exercise,) = (e for e in EXERCISES if e.name == "Eq. 8")
+    assert judge(exercise, tmp_path / "learn").startswith(verdict)
+
+
+def test_what_cannot_be_judged_gets_one_line(tmp_path):
+    exercise = EXERCISES[6]
+    (tmp_path / "losses.py").write_text("def hyper_contrastive_loss(:\n", "utf8")
+    with pytest.raises(ValueError, match=r"losses.py:1: "):
+        judge(exercise, tmp_path)
+    (tmp_path / "losses.py").write_text("def another():\n    pass\n", "utf8")
+    with pytest.raises(ValueError, match="no hyper_contrastive_loss any more"):
+        judge(exercise, tmp_path)
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    for more in (["--out", str(tmp_path / "learn")], ["--check", str(tmp_path / "learn")]):
+        monkeypatch.setattr(sys, "argv", ["exercises", *more])
+        exercises.main()
+    out = capsys.readouterr().out
+    assert out.count("ContrastiveProjections.forward") == 2 and out.count("blank") == len(EXERCISES)
+    monkeypatch.setattr(sys, "argv", ["exercises"])
+    with pytest.raises(SystemExit):
+        exercises.main()

@@ -1,0 +1,171 @@
+"""Exercises that judge themselves: the core with the bodies of its equations left blank.
+
+    python -m tools.exercises --out learn              # copies the modules, blanks some functions
+    python -m tools.exercises --check learn            # says which of them are right by now
+    python -m tools.exercises --check learn --only "Eq. 7" --show
+    python learn/train.py                              # when all are right: the demo, on your own code
+
+A blank keeps its docstring, its shapes and its comments. The judges are the project's own tests, and each exercise is
+judged with all others as in the project, so the order is yours. Nothing is kept twice: blanks are cut by `ast`.
+"""
+import argparse
+import ast
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import tokenize
+from dataclasses import dataclass
+from pathlib import Path
+
+from console import one_line_errors, pad
+from files import write_text
+from tools.source import ROOT, named, tagged
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A function to write; `function` is module.name, empty where the tag of the equation says it."""
+    name: str
+    tests: tuple
+    function: str = ""
+
+    def place(self):
+        """(file name, class or None, function name)."""
+        if not self.function:
+            path, owner, node = tagged(self.name.removeprefix("Eq. "))
+            return path.name, owner.name if owner else None, node.name
+        path, node = named(self.function)
+        _, *owner, _ = self.function.split(".")
+        return path.name, owner[0] if owner else None, node.name
+
+
+EXERCISES = (
+    Exercise("Eq. 1", ("test_hyper.py::test_equations_one_to_three",)),
+    Exercise("Eq. 2", ("test_hyper.py::test_equations_one_to_three",)),
+    Exercise("Eq. 3", ("test_hyper.py::test_equations_one_to_three",
+                       "test_hyper.py::test_init_gives_each_a_the_spread_of_a_xavier_linear_and_b_zero")),
+    Exercise("Eq. 4", ("test_layer.py::test_equation_four_by_hand",)),
+    Exercise("Eq. 5", ("test_losses.py::test_equation_five_is_two_affine_maps_and_starts_small",)),
+    Exercise("Eq. 6", ("test_losses.py::test_equation_eight_cosine_and_minimum_and_equation_six",)),
+    Exercise("Eq. 7", ("test_losses.py::test_equation_seven", "test_losses.py::test_known_values_of_equation_seven")),
+    Exercise("Eq. 8", ("test_losses.py::test_equation_eight_line",
+                       "test_losses.py::test_equation_eight_cosine_and_minimum_and_equation_six")),
+    Exercise("labels", ("test_data.py::test_supervised_ids_are_exactly_response_and_stop",
+                        "test_data.py::test_labels_are_the_tokens_that_a_causal_language_model_is_scored_on"),
+             "batches.collate"),
+    Exercise("KV cache", ("test_model.py::test_cached_decoding_of_ragged_rows_equals_the_full_forward",),
+             "model.LayerCache.update"),
+    Exercise("sampling", ("test_eval.py::test_sampling_follows_the_distribution_and_its_limits",),
+             "generate.sample_next_token"),
+    Exercise("BLEU", ("test_eval.py::test_bleu_is_nltks",), "metrics.bleu4"),
+)
+
+
+# ------------------------------------------------------------------------------------------------- blanks in a source
+def find(text, owner, name):
+    """The node of a function in a source text. ValueError if it is gone."""
+    nodes = ast.parse(text).body
+    if owner:
+        classes = [node for node in nodes if isinstance(node, ast.ClassDef) and node.name == owner]
+        nodes = classes[0].body if classes else []
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return node
+    raise ValueError(f"there is no {f'{owner}.' if owner else ''}{name} any more")
+
+
+def blank(text, owner, name, exercise):
+    """`text` with the body of a function replaced by its comments and an error."""
+    node = find(text, owner, name)
+    lines = text.splitlines(keepends=True)
+    body = node.body[1:] if ast.get_docstring(node) else node.body
+    first = body[0].lineno - 1
+
+    # comments of the body; those at line ends, the shapes among them, get lines of their own
+    indent = " " * body[0].col_offset
+    comments = []
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT and first < token.start[0] <= node.end_lineno:
+            comments.append(f"{indent}{token.string}\n")
+    comments.append(f'{indent}raise NotImplementedError("exercise {exercise}: docs/paper.md says more")\n')
+    return "".join(lines[:first] + comments + lines[node.end_lineno:])
+
+
+def transplant(text, source, owner, name):
+    """`text` with a function as it is in `source`."""
+    there = find(source, owner, name)
+    here = find(text, owner, name)
+    lines = text.splitlines(keepends=True)
+    function = source.splitlines(keepends=True)[there.lineno - 1:there.end_lineno]
+    return "".join(lines[:here.lineno - 1] + function + lines[here.end_lineno:])
+
+
+def write_exercises(out):
+    """Copies the modules of the core to a new folder, blanks cut. FileExistsError if it is there already."""
+    out.mkdir(parents=True)
+    for path in sorted(ROOT.glob("*.py")):
+        text = path.read_text("utf8")
+        for exercise in EXERCISES:
+            file, owner, name = exercise.place()
+            if file == path.name:
+                text = blank(text, owner, name, exercise.name)
+        write_text(out / path.name, text)
+
+
+# -------------------------------------------------------------------------------------------------------------- judging
+def judge(exercise, folder, show=False):
+    """"blank", "right", or what the first failing test says."""
+    file, owner, name = exercise.place()
+    text = (folder / file).read_text("utf8")
+    try:
+        node = find(text, owner, name)
+    except SyntaxError as e:
+        raise ValueError(f"{folder / file}:{e.lineno}: {e.msg}") from None
+    if "NotImplementedError" in ast.unparse(node):
+        return "blank"
+
+    # all other exercises as in the project
+    for other in EXERCISES:
+        if other.place()[0] == file and other != exercise:
+            text = transplant(text, (ROOT / file).read_text("utf8"), *other.place()[1:])
+
+    with tempfile.TemporaryDirectory() as core:
+        write_text(Path(core) / file, text)
+        tests = [f"tests/{test}" for test in exercise.tests]
+        done = subprocess.run([sys.executable, "-m", "pytest", "-x", "--tb=short", "-p", "no:cacheprovider", *tests],
+                              cwd=ROOT, env=os.environ | {"HYCORA_CORE": core}, capture_output=True, text=True)
+    if show:
+        print(done.stdout)
+    if done.returncode == 0:
+        return "right"
+    errors = [line[1:].strip() for line in done.stdout.splitlines() if line.startswith("E ")]
+    return f"not yet: {errors[0] if errors else 'the tests do not run; --show says why'}"
+
+
+def main():
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--out", type=Path, help="a new folder for the exercises")
+    parser.add_argument("--check", type=Path, help="a folder of exercises to judge")
+    parser.add_argument("--only", choices=[exercise.name for exercise in EXERCISES], help="judge this one")
+    parser.add_argument("--show", action="store_true", help="print what the tests print")
+    args = parser.parse_args()
+    with one_line_errors("tools.exercises"):
+        if bool(args.out) == bool(args.check):
+            raise ValueError("either --out or --check, please")
+        if args.out:
+            write_exercises(args.out)
+        for exercise in EXERCISES:
+            if args.only in (None, exercise.name):
+                file, owner, name = exercise.place()
+                function = f"{owner}.{name}" if owner else name
+                status = judge(exercise, args.check, args.show) if args.check else ""
+                print(f"{pad(exercise.name, 10)}{pad(file, 17)}{pad(function, 32)}{status}".rstrip(), flush=True)
+    if args.out:
+        print(f"\nwrote {args.out}; python -m tools.exercises --check {args.out} says what is right")
+
+
+if __name__ == "__main__":
+    main()

@@ -64,13 +64,14 @@ class Config(AdapterConfig):
     # what is written when
     save_every: int = 500               # steps between checkpoints
     log_every: int = 10                 # steps between looks at the GPU
+    test_every: int = 100               # steps between looks at held-out likelihood; 0: none (nor with compile)
     score_limit: int = 500              # test lines per split scored at the end; 0: none
     max_new_tokens: int = 128           # of each scored answer
 
     def validate(self):
         """Raises ValueError for a number that is out of its range."""
         may_be_zero = {"adapter_dropout", "num_blocks", "samples_per_role", "max_steps", "warmup_ratio", "weight_decay",
-                       "lambda_min", "lambda_max", "lambda_start_epoch", "seed", "score_limit"}
+                       "lambda_min", "lambda_max", "lambda_start_epoch", "seed", "test_every", "score_limit"}
         at_most = {"adapter_dropout": 0.99, "warmup_ratio": 1.0, "seed": 2 ** 62}
         for name in KEYS:
             value = getattr(self, name)

@@ -45,6 +45,7 @@ from files import write_json
 from hycora_layer import METHODS
 from losses import hyper_contrastive_loss, lambda_at, pool_response, response_cross_entropy, total_loss
 from processes import any_process, gather, join, leave, sum_over_processes, world
+from watch import HeldOut, too_few_steps
 
 
 # --------------------------------------------------------------------------------------------------------- schedules
@@ -98,8 +99,11 @@ def backward(model, batches, cfg, lam, scaler, supervised=None, num_micro_batche
 
 
 # --------------------------------------------------------------------------------------------------------- the loop
-def fit(model, steps, cfg, run, resume):
-    """The loop. Returns True when all steps are done, False when a signal ended it (after a checkpoint)."""
+def fit(model, steps, cfg, run, resume, held_out=None):
+    """The loop. Returns True when all steps are done, False when a signal ended it (after a checkpoint).
+
+    held_out: a watch.HeldOut that looks at test lines now and then, or None.
+    """
     params = model.trainable()
     without_projections = [p for name, p in params.items() if not name.startswith("projections")]
     params = list(params.values())
@@ -150,7 +154,7 @@ def fit(model, steps, cfg, run, resume):
             stopping = (look or processes == 1) and any_process(bool(stop_signals), model.backbone.device)
             save = stopping or done % cfg.save_every == 0 or done == steps.total
             if look or save:
-                bar.set_postfix(log.flush())
+                bar.set_postfix(log.flush() | (held_out.look(done) if held_out else {}))
 
             # save: after the flush, so that what is saved has finite losses behind it
             if save:
@@ -252,12 +256,20 @@ def run_training(argv):
         keys = {k: v for k, v in vars(cfg).items() if k in KEYS}
         write_json(run / "config.json", keys | versions() | {"out": str(run), "profiles": profiles})
 
+    if message := too_few_steps(steps.total):
+        print(message)
+    held_out = None
+    if tests and cfg.test_every and not cfg.compile and is_main:
+        held_out = HeldOut(model, tokenizer, read_run(run), subsample(tests, cfg.score_limit), cfg.test_every, run)
+
     # training; the weights are made, and from here on each process has its own dropout
     torch.manual_seed(cfg.seed + world()[0])
-    finished = fit(model, steps, cfg, run, resume)
+    finished = fit(model, steps, cfg, run, resume, held_out)
     leave()
     if not is_main:
         return
+    if held_out and held_out.summary():
+        print(held_out.summary())
     if not finished:
         print(f"stopped; go on with: python train.py --resume {run}")
         return

@@ -12,6 +12,7 @@ FLOORS = [["files", "console", "processes", "own_data"],
           ["config"],
           ["checkpoint"],
           ["eval", "chat"],
+          ["watch"],
           ["train"]]                                                     # a module imports only from the floors below its own
 MODULES = [name for floor in FLOORS for name in floor]
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("[a-z]*.py"))

@@ -1,0 +1,62 @@
+"""What a person wants to know while a run trains: are the steps enough, and does it still learn or only memorise?"""
+import math
+
+import torch
+
+from eval import reference_nll
+from files import read_jsonl, write_jsonl
+
+FEW_STEPS = 60                          # with fewer, no setting tried for configs/few-lines.json found a voice
+LINES = 32                              # of the test, at most
+
+
+class HeldOut:
+    """Nats per token of some test lines, every few steps of a run; held_out.jsonl keeps them: {"step", "nats"}."""
+    def __init__(self, model, tokenizer, config, samples, every, run):
+        """config: as of a run's config.json; samples: test lines; every: steps between looks."""
+        self.model = model
+        self.tokenizer = tokenizer
+        self.config = config
+        self.samples = [samples[i] for i in range(0, len(samples), math.ceil(len(samples) / LINES))]
+        self.every = every
+        self.path = run / "held_out.jsonl"
+        self.looks = [line for _, line in read_jsonl(self.path)] if self.path.is_file() else []
+        self.seen = 0                                                    # steps // every, at the last look
+
+    def look(self, step):
+        """What the progress bar shows after a step: the last nats, and at which step they were lowest."""
+        if step // self.every > self.seen:
+            self.seen = step // self.every
+            self.model.eval()
+            nll, _ = reference_nll(self.model, self.tokenizer, self.config, self.samples)
+            self.model.train()
+            self.looks = [look for look in self.looks if look["step"] < step]          # those before a resumed step
+            self.looks.append({"step": step, "nats": round(torch.nanmean(nll).item(), 4)})
+            write_jsonl(self.path, self.looks)
+        if not self.looks:
+            return {}
+        return {"held out": f"{self.looks[-1]['nats']:.3f}", "best at": self.best()["step"]}
+
+    def best(self):
+        """The look with the fewest nats, the earliest of equals."""
+        return min(self.looks, key=lambda look: look["nats"])
+
+    def summary(self):
+        """A line for the end of the training; None if there was no look."""
+        if not self.looks:
+            return None
+        best, last = self.best(), self.looks[-1]
+        line = f"held-out lines: {last['nats']:.3f} nats per token at step {last['step']}"
+        if best["nats"] < 0.98 * last["nats"]:
+            line += f", but {best['nats']:.3f} at step {best['step']}: from there on it learnt its lines by heart " \
+                    f"(--max-steps {best['step']} stops there)"
+        return line
+
+
+def too_few_steps(total):
+    """A line of warning where a run plans too few steps to learn a character; None where it plans enough."""
+    if total >= FEW_STEPS:
+        return None
+    steps = "1 step" if total == 1 else f"{total} steps"
+    return (f"{steps} in all are few: characters take about {FEW_STEPS} or more; raise --epochs, or lower --batch-size "
+            f"(configs/few-lines.json is for 30 to 300 lines)")

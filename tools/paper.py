@@ -123,9 +123,11 @@ def notebook(where):
 
 
 def figure(what):
-    """A figure with its description; nothing while there is none."""
+    """A figure with its description below; nothing while there is none."""
     name, text = what.split(" ", 1)
-    return f"![{text}](figures/{name}.svg)" if (ROOT / f"docs/figures/{name}.svg").is_file() else ""
+    if not (ROOT / f"docs/figures/{name}.svg").is_file():
+        return ""
+    return f"![{text}](figures/{name}.svg)\n\n*{text}.*"
 
 
 def make_page():

@@ -137,6 +137,8 @@ def make_page():
 
     def fill(match):
         kind, argument = re.fullmatch(r"(\S+)\s*(.*)", match[1].strip(), re.S).groups()
+        if kind != "shapes":
+            argument = " ".join(argument.split())                        # a mark may be broken over two lines
         try:
             return makers[kind](argument)
         except (ValueError, KeyError, NameError, SyntaxError) as e:

@@ -51,13 +51,21 @@ def read_run(folder):
 
 
 def load_run(folder, device="auto", compiled=False):
-    """(model, tokenizer, config) of a finished run, ready to answer; config["roles"] is {name: id}."""
+    """(model, tokenizer, config) of a run, ready to answer; config["roles"] is {name: id}.
+
+    Of a run that is not finished the newest checkpoint answers, which is said.
+    """
     config = read_run(folder)
     model, tokenizer = build(config, len(config["roles"]), pick_device(device))
     if compiled:                                          # on a GPU with CUDA graphs: decoding is bound by launches
         on_gpu = model.backbone.device.type == "cuda"
         model.backbone.compile_blocks(mode="reduce-overhead" if on_gpu else None)
-    return model.load(folder).eval(), tokenizer, config
+    if (Path(folder) / "adapter.safetensors").is_file():
+        model.load(folder)
+    else:
+        step = load_unfinished(Path(folder), model)
+        print(f"{folder} is not finished: this is its checkpoint of step {step}")
+    return model.eval(), tokenizer, config
 
 
 def new_folder(out):
@@ -133,8 +141,22 @@ def load_checkpoint(run, model, optimizer, scaler, rank=0, processes=1):
 
     Raises ValueError if all are broken, or if it belongs to another model or another number of processes.
     """
-    seals = sorted((run / "checkpoint").glob("*.json"), reverse=True)
-    for seal_path in seals:
+    for path, seal in usable_checkpoints(run):
+        if seal["processes"] != processes:
+            raise ValueError(f"{path} was written by {seal['processes']} processes, these are {processes}: resume "
+                             f"with torchrun --nproc_per_node {seal['processes']}")
+        restore(path, model, optimizer, rank)
+        scaler.load_state_dict(seal["scaler"])
+        return seal["step"]
+
+    if any((run / "checkpoint").glob("*.json")) or (run / "adapter.safetensors").exists():
+        raise ValueError(f"{run} has no usable checkpoint: start anew with another --out")
+    return 0
+
+
+def usable_checkpoints(run):
+    """Yields (path, seal) of the checkpoints whose seal fits, the newest first; prints which are broken."""
+    for seal_path in sorted((run / "checkpoint").glob("*.json"), reverse=True):
         path = seal_path.with_suffix(".safetensors")
         try:
             seal = json.loads(seal_path.read_text("utf8"))
@@ -143,16 +165,37 @@ def load_checkpoint(run, model, optimizer, scaler, rank=0, processes=1):
         except (ValueError, OSError, KeyError) as e:
             print(f"{path} is broken ({e}): trying the one before")
             continue
-        if seal["processes"] != processes:
-            raise ValueError(f"{path} was written by {seal['processes']} processes, these are {processes}: resume "
-                             f"with torchrun --nproc_per_node {seal['processes']}")
-        restore(path, model, optimizer, rank)
-        scaler.load_state_dict(seal["scaler"])
-        return seal["step"]
+        yield path, seal
 
-    if seals or (run / "adapter.safetensors").exists():
-        raise ValueError(f"{run} has no usable checkpoint: start anew with another --out")
-    return 0
+
+def load_unfinished(run, model):
+    """Loads the trained tensors of a run's newest usable checkpoint, and returns its step."""
+    for path, seal in usable_checkpoints(run):
+        with safe_open(path, framework="pt") as file:
+            names = [key for key in file.keys() if key.startswith("param/")]
+            params = {name.removeprefix("param/"): file.get_tensor(name) for name in names}
+        model.load_trainable(params, path)
+        return seal["step"]
+    raise FileNotFoundError(f"{run} is neither finished nor has it a checkpoint yet (--save-every): nothing to load")
+
+
+def lengthen(run, lengths, total):
+    """Records in a run's config.json that it goes on with other `lengths`, its "epochs" and "max_steps", if they are.
+
+    What they were, and up to which step, is kept under "lengthened". A finished adapter goes: the newest checkpoint has
+    it too. ValueError where the run is past `total`, the steps of the new length.
+    """
+    config = json.loads((run / "config.json").read_text("utf8"))
+    before = {key: config[key] for key in lengths}
+    if lengths == before:
+        return
+    step = next((seal["step"] for _, seal in usable_checkpoints(run)), 0)
+    if total <= step:
+        raise ValueError(f"{run} is at step {step} already, and the new length has {total}")
+    history = [*config.get("lengthened", []), {"step": step} | before]
+    write_json(run / "config.json", config | lengths | {"lengthened": history})
+    if step:
+        (run / "adapter.safetensors").unlink(missing_ok=True)
 
 
 def restore(path, model, optimizer, rank):

@@ -85,6 +85,7 @@ class Config(AdapterConfig):
                 raise ValueError(f"{name} is {value}, but it has to be {least}")
 
 
+LONGER = ("epochs", "max_steps")        # what --resume may change
 KEYS = {f.name: f for f in fields(Config) if f.name != "num_roles"}      # the data says how many roles there are
 
 
@@ -161,8 +162,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_args(argv):
-    """(Config, None) of a command line, or (None, run folder) for --resume. The command line wins over --config, and
-    that over the defaults."""
+    """(Config, None) of a command line, or ({key: value}, run folder) for --resume, with the keys of LONGER that are
+    given. The command line wins over --config, and that over the defaults."""
     parser = Parser(description="Train a Hyper Model. Without --model or --config: the demo, configs/tiny.json.",
                     allow_abbrev=False)
     parser.add_argument("--config", help="a JSON file of keys")
@@ -181,9 +182,10 @@ def parse_args(argv):
     config = given.pop("config")
     resume = given.pop("resume")
     if resume:
-        if config or given:
-            raise ValueError("--resume takes everything from the run's config.json: no other key goes with it")
-        return None, Path(resume)
+        if config or not given.keys() <= set(LONGER):
+            raise ValueError("--resume takes everything from the run's config.json: no other key goes with it than "
+                             "--epochs or --max-steps")
+        return parse_values(given, "command line"), Path(resume)
 
     if config:
         values = read_config(config)
@@ -207,7 +209,8 @@ def pick_device(name="auto"):
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as e:
-        raise ValueError(f"device {name!r} cannot be used here: {str(e).splitlines()[0]}") from None
+        reason = re.split(r"\. |\n", str(e))[0][:200]                    # torch goes on for 1,000 characters
+        raise ValueError(f"device {name!r} cannot be used here: {reason}") from None
     return name
 
 

@@ -3,7 +3,7 @@
     python train.py                                              the demo: tiny backbone, tiny data, minutes on a CPU
     python train.py --config configs/tiny.json [--any-key value]
     python train.py --model FOLDER_OR_ID --data FOLDER_OR_ID --language en --out runs/mine
-    python train.py --resume runs/mine
+    python train.py --resume runs/mine [--epochs 6]              after a stop; or longer than it was planned
     torchrun --nproc_per_node 8 train.py --config ...            many GPUs; only the trainable gradients travel
 
 What has which precision, and where it is decided:
@@ -28,8 +28,18 @@ from tqdm import tqdm
 
 import eval as evaluation
 from batches import Steps, padding_share
-from checkpoint import MetricsLog, build, load_checkpoint, new_folder, read_run, rng_state, save_checkpoint, versions
-from config import KEYS, Config, parse_args, parse_values, resolve
+from checkpoint import (
+    MetricsLog,
+    build,
+    lengthen,
+    load_checkpoint,
+    new_folder,
+    read_run,
+    rng_state,
+    save_checkpoint,
+    versions,
+)
+from config import KEYS, LONGER, Config, parse_args, parse_values, resolve
 from console import one_line_errors
 from data import (
     choose_roles,
@@ -186,7 +196,8 @@ def read_arguments(argv):
     """(Config, run folder to resume or None) of a command line, every "auto" decided."""
     cfg, resume = parse_args(argv)
     if resume:
-        saved = read_run(resume)
+        longer = {"max_steps": 0} | cfg if cfg else {}                   # --epochs counts, whatever max_steps was
+        saved = read_run(resume) | longer
         cfg = Config(**parse_values({k: v for k, v in saved.items() if k in KEYS}, resume))
     cfg = resolve(cfg)
     if cfg.device.startswith("cuda") and world()[1] > 1:
@@ -255,6 +266,8 @@ def run_training(argv):
         write_json(run / "roles.json", roles)
         keys = {k: v for k, v in vars(cfg).items() if k in KEYS}
         write_json(run / "config.json", keys | versions() | {"out": str(run), "profiles": profiles})
+    if resume and is_main:
+        lengthen(run, {key: getattr(cfg, key) for key in LONGER}, steps.total)
 
     if message := too_few_steps(steps.total):
         print(message)

@@ -1,0 +1,73 @@
+"""A run that goes on longer than planned, and one that is tried before it is finished."""
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import train
+from checkpoint import load_run, read_run
+
+ARGS = ["--language", "zh", "--max-steps", "4", "--score-limit", "0", "--rank", "2", "--log-every", "1", "--save-every", "2"]
+
+
+def steps_of(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def finished(tmp_path):
+    train.run_training([*ARGS, "--out", str(tmp_path / "run")])
+    return tmp_path / "run"
+
+
+def test_a_finished_run_goes_on_with_the_schedule_of_its_new_length(finished):
+    before = load_file(finished / "adapter.safetensors")
+    train.run_training(["--resume", str(finished), "--max-steps", "7"])
+    config = read_run(finished)
+    assert config["max_steps"] == 7 and config["lengthened"] == [{"step": 4, "epochs": 15.0, "max_steps": 4}]
+    lines = steps_of(finished)
+    assert [line["step"] for line in lines] == list(range(7))
+    cfg = train.read_arguments(["--resume", str(finished)])[0]
+    assert [line["lr"] for line in lines[4:]] == [train.lr_at(step, 7, cfg) for step in (4, 5, 6)]
+    after = load_file(finished / "adapter.safetensors")
+    assert any((after[name] != before[name]).any() for name in before)
+
+    train.run_training(["--resume", str(finished)])                                        # as long as it is now: nothing to do
+    assert len(steps_of(finished)) == 7 and len(read_run(finished)["lengthened"]) == 1
+
+
+def test_epochs_count_whatever_max_steps_was(finished):
+    cfg, _ = train.read_arguments(["--resume", str(finished), "--epochs", "2"])
+    assert (cfg.epochs, cfg.max_steps) == (2.0, 0)
+    assert train.read_arguments(["--resume", str(finished)])[0].max_steps == 4
+
+
+@pytest.mark.parametrize("args, message", [(["--max-steps", "3"], "is at step 4 already, and the new length has 3"),
+                                           (["--lr", "1"], "no other key goes with it than --epochs or --max-steps"), (["--epochs", "-1"], "epochs is -1")])
+def test_a_length_that_cannot_be_is_refused_and_the_run_stays_as_it_is(finished, args, message):
+    before = (finished / "config.json").read_bytes()
+    with pytest.raises(ValueError, match=message):
+        train.run_training(["--resume", str(finished), *args])
+    assert (finished / "config.json").read_bytes() == before and (finished / "adapter.safetensors").is_file()
+
+
+def test_an_unfinished_run_can_be_tried(finished, capsys):
+    expected = load_file(finished / "adapter.safetensors")
+    (finished / "adapter.safetensors").unlink()
+    model, _, _ = load_run(finished, "cpu")
+    assert "is not finished: this is its checkpoint of step 4" in capsys.readouterr().out
+    assert all(torch.equal(p, expected[name]) for name, p in model.trainable().items())
+
+    (finished / "checkpoint/00000004.safetensors").write_bytes(b"cut off")
+    load_run(finished, "cpu")
+    out = capsys.readouterr().out
+    assert "is broken" in out and "checkpoint of step 2" in out
+
+
+def test_a_run_without_any_checkpoint_says_so(finished):
+    (finished / "adapter.safetensors").unlink()
+    for path in (finished / "checkpoint").iterdir():
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match="neither finished nor has it a checkpoint"):
+        load_run(finished, "cpu")

@@ -93,7 +93,8 @@ def test_a_blend_of_roles_uses_the_blended_embeddings(method):
         weights = torch.tensor([[0.3, 0.0, 0.7, 0.0]])
         mixed = model(ids[:1], weights)
         tables = [m.role_embedding.weight for m in [model.hyper] if m is not None]
-        tables += [getattr(linear, factor) for linears in model.target_modules.values() for linear in linears for factor in "AB" if METHODS[method][0] == "role"]
+        tables += [getattr(linear, factor) for linears in model.target_modules.values() for linear in linears
+                   for factor, source in model.sources.items() if source == "role"]
         tables += [model.gate_inputs] if method == "neeko" else []
         for table in tables:
             table[1] = 0.3 * table[0] + 0.7 * table[2]
@@ -166,6 +167,15 @@ def test_unknown_method_and_target():
     with pytest.raises(ValueError, match="qkv"):
         hyper_model("lora", target_modules=("q_proj", "qkv"))
     assert set(hyper_model("lora", target_modules=("q_proj", "v_proj")).target_modules) == {"q_proj", "v_proj"}
+
+
+def test_a_line_in_the_table_is_a_method(monkeypatch, tmp_path):
+    """The README's recipe: an A of each role's own beside a shared B, without a hyper-network."""
+    monkeypatch.setitem(METHODS, "own-a", ("role", "shared"))
+    test_mixed_batch_equals_role_by_role_in_training("own-a")
+    test_a_blend_of_roles_uses_the_blended_embeddings("own-a")
+    test_who_gets_a_gradient_when("own-a")
+    test_saved_keys_are_the_trainable_set_and_come_back("own-a", tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

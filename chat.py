@@ -8,8 +8,8 @@ import sys
 from contextlib import suppress
 
 from checkpoint import load_run
-from console import one_line_errors, pad, printable
-from data import persona, role_id
+from console import display_width, one_line_errors, pad, printable
+from data import persona, role_name
 from generate import add_decoding_arguments, decoding_from_args, generate, generate_texts
 
 HELP = ("/role NAME changes the character, /roles lists them, /all QUESTION asks every one, /blend A B 0.3 mixes two "
@@ -47,22 +47,18 @@ class Conversation:
 
     def turn_to(self, name):
         """The role `name` answers from now on; ValueError suggests the nearest names."""
-        self.role = role_id(name, self.config["roles"])                  # an id, or weights that blend roles
-        self.title = name
-        self.prompt_name = name
+        self.title = role_name(name, self.config["roles"])
+        self.role = self.config["roles"][self.title]                     # an id, or weights that blend roles
+        self.prompt_name = self.title
 
     def blend(self, text):
         """"A B 0.3": a mixture of two role embeddings, or of what else a method has for a role. Raises ValueError."""
         roles = self.config["roles"]
         *words, weight = text.split()
-        pair = None
-        for i in range(1, len(words)):                                   # names may have blanks in them
-            names = (" ".join(words[:i]), " ".join(words[i:]))
-            if names[0] in roles and names[1] in roles:
-                pair = names
-        if not pair or not re.fullmatch(r"0?\.\d+|[01](\.0*)?", weight):
+        if len(words) < 2 or not re.fullmatch(r"0?\.\d+|[01](\.0*)?", weight):
             raise ValueError("/blend takes two names and a weight from 0 to 1, such as /blend "
                              f"{' '.join([*roles, *roles][:2])} 0.5")
+        pair = self.two_names(words)
 
         share = float(weight)
         weights = [0.0] * len(roles)
@@ -71,6 +67,22 @@ class Conversation:
         self.role = weights
         self.title = " + ".join(pair)
         self.prompt_name = pair[1] if share > 0.5 else pair[0]           # for methods with the role in the prompt
+
+    def two_names(self, words):
+        """The two roles that a list of words names; ValueError says which name is none."""
+        roles = self.config["roles"]
+        complaints = []
+        for i in range(1, len(words)):                                   # names may have blanks in them
+            try:
+                return role_name(" ".join(words[:i]), roles), role_name(" ".join(words[i:]), roles)
+            except ValueError as error:
+                complaints.append(error)
+
+        # where one of the two is right, the complaint is about the other
+        for i, complaint in enumerate(complaints, 1):
+            if " ".join(words[:i]).casefold() in map(str.casefold, roles):
+                raise complaint
+        raise complaints[0]
 
     def answer(self, question):
         """Streams the answer, and remembers it; the oldest turns go when the context is full."""
@@ -89,8 +101,12 @@ class Conversation:
 
         stream = Stream(self.tokenizer)
         print(f"{self.title}: ", end="", flush=True)
-        generate(self.model, [prompt], [self.role], self.tokenizer.stop_ids, self.decoding, on_token=stream)
-        stream([], end="\n")
+        end = "\n"
+        try:
+            generate(self.model, [prompt], [self.role], self.tokenizer.stop_ids, self.decoding, on_token=stream)
+        except KeyboardInterrupt:                                        # ends the answer, not the conversation
+            end = " ...\n"
+        stream([], end=end)
         self.history = [*history, (question, stream.text)]
 
     def ask_all(self, question):
@@ -98,8 +114,9 @@ class Conversation:
         roles = self.config["roles"]
         prompts = [self.tokenizer.prompt(question, persona(name, self.config)) for name in roles]
         texts = generate_texts(self.model, self.tokenizer, prompts, list(roles.values()), self.decoding)
+        width = max(map(display_width, roles))
         for name, text in zip(roles, texts):
-            print(f"{pad(name, 20)}  {printable(text)}")
+            print(f"{pad(name, width)}  {printable(text)}")
 
 
 def follow(conversation, line):

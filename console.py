@@ -21,6 +21,11 @@ def printable(text):
     return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", " ", text)
 
 
+def counted(number, noun):
+    """"1 role", "2 roles"."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def display_width(text):
     """Columns that a text takes in a terminal; a Chinese character takes two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -265,16 +265,21 @@ def other_roles(samples, distance=1):
     return others
 
 
-def role_id(name, roles):
-    """roles[name], or the one whose name is the same but for case; ValueError suggests the nearest names."""
+def role_name(name, roles):
+    """`name` as it is among `roles`, whatever its case; ValueError suggests the nearest names."""
     if name in roles:
-        return roles[name]
+        return name
     same = [known for known in roles if known.casefold() == name.strip().casefold()]
     if len(same) == 1:
-        return roles[same[0]]
+        return same[0]
     near = difflib.get_close_matches(name, roles, n=3, cutoff=0.3)
     advice = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(roles)}"
     raise ValueError(f"unknown role {name!r}; {advice}")
+
+
+def role_id(name, roles):
+    """The id of a role; see `role_name`."""
+    return roles[role_name(name, roles)]
 
 
 def fetch_data(name):

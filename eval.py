@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from batches import collate
 from checkpoint import load_run, read_run
-from console import one_line_errors
+from console import counted, one_line_errors
 from data import SPLITS, encode_examples, load_test_samples, other_roles, persona, persona_of, role_id, subsample
 from files import lasting_name, read_jsonl, write_json, write_jsonl
 from generate import Decoding, add_decoding_arguments, decoding_from_args, generate_texts
@@ -272,7 +272,8 @@ def score_run(args):
     if unknown:
         names = sorted(set(unknown))
         more = ", ..." if len(names) > 3 else ""
-        print(f"left out: {len(unknown)} test lines of roles that are not in this run ({', '.join(names[:3])}{more})")
+        print(f"left out: {counted(len(unknown), 'test line')} of roles that are not in this run "
+              f"({', '.join(names[:3])}{more})")
 
     decoding = decoding_from_args(args, config["language"], config["max_new_tokens"])
     as_role = None if args.backbone else "own"

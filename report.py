@@ -5,7 +5,7 @@ Before -> after stands for the untouched backbone -> the trained model, in perce
 import math
 from collections import Counter
 
-from console import pad, printable, render_table
+from console import display_width, pad, printable, render_table
 from metrics import METRICS
 
 
@@ -123,6 +123,9 @@ def print_shared_question(after, before):
     question = max(asked, key=asked.get)                                 # the first of those asked most often
     indices = [i for i, prediction in enumerate(after) if prediction["question"] == question]
 
-    print(f"\n{question}\n  {pad('(the backbone)', 20)}{before[indices[0]]['answer']}")
-    for i in indices:
-        print(f"  {pad(after[i]['role'], 20)}{printable(after[i]['answer'])}")
+    rows = [("(the backbone)", before[indices[0]]["answer"])]
+    rows += [(after[i]["role"], after[i]["answer"]) for i in indices]
+    width = max(18, *(display_width(name) for name, _ in rows))
+    print(f"\n{question}")
+    for name, answer in rows:
+        print(f"  {pad(name, width)}  {printable(answer)}")

@@ -40,7 +40,7 @@ from checkpoint import (
     versions,
 )
 from config import KEYS, LONGER, Config, parse_args, parse_values, resolve
-from console import one_line_errors
+from console import counted, one_line_errors
 from data import (
     choose_roles,
     describe_data,
@@ -123,8 +123,9 @@ def fit(model, steps, cfg, run, resume, held_out=None):
     rank, processes = world()
     is_main = rank == 0
     first = load_checkpoint(run, model, optimizer, scaler, rank, processes) if resume else 0
-    print(f"{len(steps.examples)} examples, {sum(map(len, steps.order))} of them an epoch, in {steps.per_epoch} steps "
-          f"({padding_share(steps.examples, steps.order):.1%} padding); {steps.total} steps"
+    print(f"{counted(len(steps.examples), 'example')}, {sum(map(len, steps.order))} of them an epoch, in "
+          f"{counted(steps.per_epoch, 'step')} ({padding_share(steps.examples, steps.order):.1%} padding); "
+          f"{counted(steps.total, 'step')}"
           f"{f', from step {first}' if first else ''}")
 
     model.train()
@@ -250,7 +251,8 @@ def run_training(argv):
 
     # model
     model, tokenizer = build(vars(cfg), len(roles), cfg.device)
-    print(f"{cfg.method} on {cfg.model}: {len(roles)} roles, {cfg.device}, {cfg.precision}\n{model.describe()}")
+    print(f"{cfg.method} on {cfg.model}: {counted(len(roles), 'role')}, {cfg.device}, {cfg.precision}")
+    print(model.describe())
 
     # training examples
     in_prompt = profiles if cfg.role_in_prompt else None

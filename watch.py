@@ -3,6 +3,7 @@ import math
 
 import torch
 
+from console import counted
 from eval import reference_nll
 from files import read_jsonl, write_jsonl
 
@@ -57,6 +58,5 @@ def too_few_steps(total):
     """A line of warning where a run plans too few steps to learn a character; None where it plans enough."""
     if total >= FEW_STEPS:
         return None
-    steps = "1 step" if total == 1 else f"{total} steps"
-    return (f"{steps} in all are few: characters take about {FEW_STEPS} or more; raise --epochs, or lower --batch-size "
-            f"(configs/few-lines.json is for 30 to 300 lines)")
+    return (f"{counted(total, 'step')} in all are few: characters take about {FEW_STEPS} or more; raise --epochs, or "
+            f"lower --batch-size (configs/few-lines.json is for 30 to 300 lines)")

@@ -159,6 +159,6 @@ def test_from_a_file_to_scores(tmp_path, monkeypatch, capsys):
     assert [json.loads(line)["question"] for line in (tmp_path / "run/predictions.jsonl").read_text().splitlines()] == held
     write(tmp_path / "tests.jsonl", *(line | {"test": True} for line in lines[:3]), {"role": "Nobody", "question": "q", "answer": "a", "test": True})
     evaluation.score(evaluation.parse_args(["--run", str(tmp_path / "run"), "--data", str(tmp_path / "tests.jsonl"), "--max-new-tokens", "2"]))
-    assert "left out: 1 test lines of roles that are not in this run (Nobody)" in capsys.readouterr().out
+    assert "left out: 1 test line of roles that are not in this run (Nobody)" in capsys.readouterr().out
     predictions = (tmp_path / "run/predictions-2.jsonl").read_text().splitlines()
     assert [json.loads(line)["question"] for line in predictions] == [line["question"] for line in lines[:3]]

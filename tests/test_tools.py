@@ -238,3 +238,13 @@ def test_tsne_draws_a_run(tmp_path):
     assert "q_proj A: 2 roles x 4 layers; silhouette by role" in done.stdout and (tmp_path / "r/tsne.png").stat().st_size > 10000
     bad = subprocess.run([*command, "--kind", "qq"], cwd=ROOT, capture_output=True, text=True)
     assert bad.returncode == 1 and "choose q_proj" in bad.stderr and len(bad.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("n, star", [(6, ""), (30, " *")])
+def test_few_items_make_no_clear_difference(n, star):
+    from tools.compare import tables
+    where = {"split": "own", "role": "all", "kind": "all"}
+    found = {metric: {"difference": 2.0, "interval": [1.0, 3.0]} for metric in ("bleu4", "rouge1", "rouge2", "rougeL")}
+    _, differences = tables({"rows": [], "differences": [{"method": "a", "minus": "b", "n": n, **where, **found}]} | {"rows": [
+        {"method": "a", "n": n, "seeds": 1, "std": None, "trainable": None, "tokens_per_s": None, **where, **dict.fromkeys(found, 1.0)}]})
+    assert differences[1][-1] == f"+2.00 [+1.00, +3.00]{star}"

@@ -32,6 +32,8 @@ from metrics import METRICS, bootstrap
 
 TITLES = {"bleu4": "BLEU-4", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "fact": "fact"}
 
+FEW_ITEMS = 30                          # a bootstrap of fewer is too sure of itself: no *
+
 
 @dataclass
 class Run:
@@ -161,7 +163,8 @@ def compare(paths, per_role=False):
 
 
 def tables(result):
-    """The two tables of `compare` as lists of rows of text, headings first; * where an interval leaves 0 out."""
+    """The two tables of `compare` as lists of rows of text, headings first; * where an interval of at least FEW_ITEMS
+    items leaves 0 out."""
     has_facts = any("fact" in r for r in result["rows"])
     has_kinds = any(r["kind"] != "all" for r in result["rows"])
     metrics = [m for m in TITLES if m != "fact" or has_facts]
@@ -179,7 +182,8 @@ def tables(result):
         if metric not in d:
             return "-"
         low, high = d[metric]["interval"]
-        return f"{d[metric]['difference']:+.2f} [{low:+.2f}, {high:+.2f}]" + ("" if low <= 0 <= high else " *")
+        is_clear = not low <= 0 <= high and d["n"] >= FEW_ITEMS
+        return f"{d[metric]['difference']:+.2f} [{low:+.2f}, {high:+.2f}]" + (" *" if is_clear else "")
 
     scores = [["method", *keys, "n", "seeds", *titles, "trainable", "tokens/s"]]
     for r in result["rows"]:

@@ -1,0 +1,57 @@
+"""chat.py: names, blends and interruptions; the whole conversation is in test_train.py."""
+from types import SimpleNamespace
+
+import pytest
+
+import chat
+from chat import Conversation
+
+
+def conversation(roles=("Jack", "Count Dracula", "The Mad Hatter")):
+    """A Conversation without a model."""
+    talk = Conversation.__new__(Conversation)
+    talk.config = {"roles": {name: i for i, name in enumerate(roles)}, "profiles": {}, "role_in_prompt": False}
+    talk.history, talk.context, talk.room = [], 64, 32
+    talk.model, talk.decoding = None, None
+    talk.tokenizer = SimpleNamespace(prompt=lambda *_: [1], stop_ids={0}, decode=lambda ids: "".join(map(chr, ids)))
+    talk.turn_to(roles[0])
+    return talk
+
+
+def test_names_need_no_exact_case():
+    talk = conversation()
+    talk.turn_to("count dracula")
+    assert (talk.role, talk.title, talk.prompt_name) == (1, "Count Dracula", "Count Dracula")
+    talk.blend("the mad hatter jack .25")
+    assert talk.role == [0.25, 0.0, 0.75] and talk.title == "The Mad Hatter + Jack" and talk.prompt_name == "The Mad Hatter"
+
+
+@pytest.mark.parametrize("text, wrong", [("Jack Count Drakula 0.5", "'Count Drakula'"), ("Jakc Count Dracula 0.5", "'Jakc'"), ("Jack nobody 0.5", "'nobody'")])
+def test_a_failed_blend_says_which_name_is_wrong(text, wrong):
+    with pytest.raises(ValueError, match=f"unknown role {wrong}"):
+        conversation().blend(text)
+
+
+@pytest.mark.parametrize("text", ["Jack 0.5", "Jack Jack 1.5", "Jack Jack", "0.5"])
+def test_a_blend_of_other_than_two_names_and_a_weight_is_explained(text):
+    with pytest.raises(ValueError, match="two names and a weight"):
+        conversation().blend(text)
+
+
+def test_ctrl_c_ends_the_answer_and_not_the_conversation(monkeypatch, capsys):
+    def interrupted(model, prompts, roles, stop_ids, decoding, on_token):
+        on_token([ord("A")])
+        on_token([ord("h")])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chat, "generate", interrupted)
+    talk = conversation()
+    talk.answer("Who?")
+    assert capsys.readouterr().out == "Jack: Ah ...\n" and talk.history == [("Who?", "Ah")]
+
+
+def test_long_names_do_not_run_into_the_answers(monkeypatch, capsys):
+    talk = conversation(("Jack", "The Extraordinarily Long Name"))
+    monkeypatch.setattr(chat, "generate_texts", lambda *_: ["Arr.", "Yes."])
+    talk.ask_all("Who?")
+    assert capsys.readouterr().out == "Jack                           Arr.\nThe Extraordinarily Long Name  Yes.\n"

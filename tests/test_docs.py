@@ -15,7 +15,7 @@ from checkpoint import load_run
 from config import read_config
 from data import load_test_samples
 from eval import reference_nll
-from hycora_layer import AdapterConfig, HyperModel
+from hycora_layer import METHODS, AdapterConfig, HyperModel
 from model import ModelConfig, Transformer
 from tools import figures, paper, plots
 
@@ -131,17 +131,28 @@ def test_similarities_are_cosines_of_role_and_response(run, monkeypatch):
 def test_the_command_draws_a_run(run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(plots, "load_test_samples", functools.partial(load_test_samples, limit=4))
-    scores = json.loads((run / "scores.json").read_text("utf8"))
-    for of_split in scores["splits"].values():
-        of_split["overall"] |= {"fact": 25.0, "n_facts": 2}
-    (run / "scores.json").write_text(json.dumps(scores), "utf8")
-    monkeypatch.setattr(sys, "argv", ["figures", "--run", str(run), "--compare", str(run), "--out", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["figures", "--run", str(run), "--out", str(tmp_path)])
     figures.main()
-    assert "similarity, voice-and-fact" in capsys.readouterr().out
+    assert "parameters, similarity" in capsys.readouterr().out
     assert "read in the next voice" in (tmp_path / "similarity.svg").read_text("utf8")
-    assert ">hycora</text>" in (tmp_path / "voice-and-fact.svg").read_text("utf8")
 
     monkeypatch.setattr(sys, "argv", ["figures", "--run", "nowhere", "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as end:
         figures.main()
     assert "nowhere" in str(end.value)
+
+
+def test_voice_and_fact_of_a_study():
+    names = [*METHODS, "hycora w/o HCL", "backbone"]
+    rows = [{"method": name, "split": split, "kind": "all", "rougeL": 50.0 + n, "fact": 90.0 - 10 * n}
+            for split in ("general", "role_specific") for n, name in enumerate(names)]
+    svg = str(plots.voice_and_fact({"rows": rows}))
+    assert all(f">{name}</text>" in svg for name in names)
+    assert svg.count("<circle") == 4 * len(names) + 2
+    assert plots.voice_and_fact({"rows": [{"method": "lora", "split": "general", "rougeL": 50.0}]}) is None
+
+    # and the study that the repository carries
+    study = json.loads(figures.STUDY.read_text("utf8"))
+    drawn = plots.voice_and_fact(next(iter(study["points"].values())))
+    path = figures.FOLDER / "voice-and-fact.svg"
+    assert path.is_file() == bool(drawn) and (not drawn or path.read_text("utf8") == str(drawn)), "python -m tools.figures"

@@ -2,7 +2,6 @@
 
     python -m tools.figures                                      # to docs/figures
     python -m tools.figures --run runs/demo                      # and what is drawn from a trained run
-    python -m tools.figures --compare runs/demo runs/lora        # and from scored runs
 
 `tools.svg` has the drawing board and the colours, `tools.plots` what is drawn from numbers.
 """
@@ -10,13 +9,14 @@ import argparse
 from pathlib import Path
 
 from console import one_line_errors
-from files import write_text
+from files import parse_json, write_text
 from tools.paper import trainable
 from tools.plots import parameters, similarity, voice_and_fact
 from tools.source import ROOT
 from tools.svg import Svg
 
 FOLDER = ROOT / "docs/figures"
+STUDY = ROOT / "results/tiny.json"
 
 
 def architecture():
@@ -185,19 +185,19 @@ def main():
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--run", type=Path, help="a finished run of hycora: draws its similarities too")
-    parser.add_argument("--compare", type=Path, nargs="+", help="scored runs: draws their voices and facts too")
     parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args()
     with one_line_errors("tools.figures"):
         figures = {draw.__name__: draw() for draw in (architecture, sharing, batch, parameters)}
         if args.run:
             figures["similarity"] = similarity(args.run)
-        if args.compare:
-            figures["voice-and-fact"] = voice_and_fact(args.compare)
+        study = parse_json(STUDY.read_bytes(), STUDY)
+        figures["voice-and-fact"] = voice_and_fact(next(iter(study["points"].values())))
         args.out.mkdir(parents=True, exist_ok=True)
-        for name, svg in figures.items():
+        drawn = {name: svg for name, svg in figures.items() if svg}
+        for name, svg in drawn.items():
             write_text(args.out / f"{name}.svg", str(svg))
-        print(f"wrote {', '.join(figures)} to {args.out}")
+        print(f"wrote {', '.join(drawn)} to {args.out}")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
-"""Figures that are drawn from numbers, for `tools.figures`: counts, a run's similarities, runs side by side."""
+"""Figures that are drawn from numbers, for `tools.figures`: counts, a run's similarities, the methods of a study."""
 import math
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 
-from checkpoint import build, load_run, read_run
+from checkpoint import build, load_run
 from data import load_test_samples, other_roles
 from eval import reference_nll
-from files import parse_json
-from tools.compare import name_of
+from hycora_layer import METHODS
 from tools.paper import trainable
 from tools.svg import Svg
 
@@ -124,26 +123,42 @@ def similarity(run):
     return svg
 
 
-def voice_and_fact(runs):
-    """Every method's ROUGE-L beside its right facts, over all test lines; runs of one method are averaged."""
-    points = {}
-    for run in runs:
-        config = read_run(run)
-        splits = parse_json((run / "scores.json").read_bytes(), run / "scores.json")["splits"].values()
-        overall = [of_split["overall"] for of_split in splits]
-        if not all("fact" in scores for scores in overall):
-            raise ValueError(f"{run}: its test lines have no facts to count")
-        voice = sum(s["rougeL"] * s["n"] for s in overall) / sum(s["n"] for s in overall)
-        fact = sum(s["fact"] * s["n_facts"] for s in overall) / sum(s["n_facts"] for s in overall)
-        points.setdefault(name_of(config), []).append((voice, fact))
+# ------------------------------------------------------------------------------------------------------ from a study
+def kind_of(method):
+    """The colour of a method: where the half that is not shared comes from."""
+    sources = METHODS.get(method.split()[0], ("frozen",))
+    for source, kind in (("hyper", "generated"), ("role", "role"), ("gated", "role"), ("shared", "shared")):
+        if source in sources:
+            return kind
+    return "frozen"
 
-    svg = Svg(830, 420, "Right facts against ROUGE-L, a point for each method.")
-    axes = Axes(svg, (90, 45, 560, 310), (0, 100), (0, 100))
-    ticks = {n: str(n) for n in range(0, 101, 20)}
-    axes.draw(ticks, ticks, "ROUGE-L", "right facts, percent")
-    for name, values in points.items():
-        x, y = axes.at(*(sum(v) / len(v) for v in zip(*values)))
-        svg.dot(x, y, LINES.get(name, "frozen"))
-        svg.text(x + 12, y, name, 13, anchor="start")
+
+def voice_and_fact(point):
+    """Every method's ROUGE-L and right facts, of a point of results/STUDY.json; None where no fact was measured."""
+    rows = [row for row in point["rows"] if row.get("kind", "all") == "all" and "fact" in row]
+    if not rows:
+        return None
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    splits = list(dict.fromkeys(row["split"] for row in rows))
+    height = 34 * len(methods)
+    svg = Svg(830, height + 140, "ROUGE-L and right facts of every method, in percent, on each kind of question.")
+
+    for i, split in enumerate(splits):
+        width = 620 / len(splits)
+        axes = Axes(svg, (165 + (width + 25) * i, 50, width - 15, height), (0, 100), (len(methods), 0))
+        axes.draw({n: str(n) for n in (0, 25, 50, 75, 100)}, {}, f"{split.replace('_', '-')}: percent", "")
+        for row in (row for row in rows if row["split"] == split):
+            n = methods.index(row["method"]) + 0.5
+            kind = kind_of(row["method"])
+            svg.path(axes.at(row["rougeL"], n), axes.at(row["fact"], n), arrow=False)
+            svg.dot(*axes.at(row["rougeL"], n), kind, hollow=True)
+            svg.dot(*axes.at(row["fact"], n), kind)
+            if i == 0:
+                svg.text(150, axes.at(0, n)[1], row["method"], anchor="end")
+
+    svg.dot(220, 20, "frozen", hollow=True)
+    svg.text(232, 20, "ROUGE-L: the voice, and the frame of the answer", 13, anchor="start")
+    svg.dot(612, 20, "frozen")
+    svg.text(624, 20, "right facts", 13, anchor="start")
+    svg.legend(140, height + 124, ("shared", "role", "generated"))
     return svg
-

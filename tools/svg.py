@@ -95,10 +95,12 @@ class Svg:
         d = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         self.parts.append(f'<polyline points="{d}" fill="none" stroke="{COLOURS[kind][1]}" stroke-width="3"/>')
 
-    def dot(self, x, y, kind):
-        """A point of a plot."""
-        fill, border = COLOURS[kind]
-        self.parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="6" style="fill:{fill};stroke:{border}"/>')
+    def dot(self, x, y, kind, hollow=False):
+        """A point of a plot; hollow: a ring."""
+        border = COLOURS[kind][1]
+        inside = "none" if hollow else border
+        self.parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="6" '
+                          f'style="fill:{inside};stroke:{border};stroke-width:2.5"/>')
 
     def cell(self, x, y, size, value):
         """A square of a heat map, (x, y) its left upper corner: blue at -1, grey at 0, orange at 1."""

@@ -2,13 +2,13 @@
 
     python chat.py --run runs/demo --role "NAME"
 """
-import argparse
+from console import Parser, display_width, one_line_errors, pad, printable
+
 import re
 import sys
 from contextlib import suppress
 
 from checkpoint import load_run
-from console import display_width, one_line_errors, pad, printable
 from data import persona, role_name
 from generate import add_decoding_arguments, decoding_from_args, generate, generate_texts
 
@@ -164,7 +164,7 @@ def chat(args):
 
 def parse_args(argv):
     """The command line."""
-    parser = argparse.ArgumentParser(description="Talk to the characters of a run.", allow_abbrev=False)
+    parser = Parser(description="Talk to the characters of a run.")
     parser.add_argument("--run", required=True, help="a run folder of train.py")
     parser.add_argument("--role", help="who answers first; default: the first role")
     parser.add_argument("--device", default="auto")

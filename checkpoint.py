@@ -1,26 +1,42 @@
 """The run folder: build a model from its config, save and resume its training, load it when it is finished."""
+from console import one_line
+
 import hashlib
 import json
 import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from config import pick_device
-from files import fetch_model, write_atomically, write_json, write_text
+from config import KEYS, Config, parse_values, pick_device
+from files import (
+    claim_folder,
+    fetch_model,
+    locked,
+    read_json,
+    read_trained,
+    reading,
+    to_json,
+    write_json,
+    write_tensors,
+    write_text,
+    writing,
+)
 from hycora_layer import AdapterConfig, HyperModel
 from losses import total_loss
 from model import Transformer
 from tokenizer import Tokenizer
 
+ADVICE = "Try a lower --lr, or --precision bf16 or fp32"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHECKPOINTS_KEPT = 2
 
@@ -36,18 +52,27 @@ def build(config, num_roles, device):
 
 
 def read_run(folder):
-    """The config of a run folder, with "roles": {name: id}."""
+    """The config of a run folder, its keys checked, what it lacks at its default, with "roles": {name: id}."""
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
+    path = folder / "config.json"
+    if not path.is_file():
         raise FileNotFoundError(f"{folder} is not a run folder: it has no config.json")
-    try:
-        config = json.loads((folder / "config.json").read_text("utf8"))
-        roles = json.loads((folder / "roles.json").read_text("utf8"))
-        if "model" not in config:
+    saved = read_json(path, "the keys of a run")
+    keys = parse_values({key: value for key, value in saved.items() if key in KEYS}, path)
+
+    profiles = saved.get("profiles", {})
+    with reading(path, 'the keys of a run, among them "model" and "profiles", {role: description}'):
+        if "model" not in saved:
             raise KeyError("model")
-        return config | {"roles": roles}
-    except (ValueError, TypeError, KeyError) as e:
-        raise ValueError(f"{folder}: config.json or roles.json is not a run's ({type(e).__name__}: {e})") from None
+        if not all(isinstance(text, str) for text in profiles.values()):
+            raise ValueError("a profile is not text")
+
+    path = folder / "roles.json"
+    roles = read_json(path, "{role: id}")
+    with reading(path, "{role: id}, with the ids 0, 1, 2, ... in this order"):
+        if not roles or json.dumps(list(roles.values())) != json.dumps(list(range(len(roles)))):
+            raise ValueError(f"the ids are {one_line(list(roles.values()), 60)}")
+    return saved | vars(Config(**keys)) | {"profiles": profiles, "roles": roles}
 
 
 def load_run(folder, device="auto", compiled=False):
@@ -69,16 +94,52 @@ def load_run(folder, device="auto", compiled=False):
 
 
 def new_folder(out):
-    """`out`, or out-2, out-3, ... if a run is there already: nothing is ever overwritten."""
+    """`out`, or out-2, out-3, ... if that is not empty: nothing is ever overwritten. It gets an empty config.json, by
+    which every other process sees that it is taken."""
     path = Path(out)
     n = 1
-    while (path / "config.json").exists():
-        n += 1
-        path = Path(f"{out}-{n}")
+    while True:
+        try:
+            claim_folder(path, "config.json")
+        except FileExistsError:
+            n += 1
+            path = Path(f"{out}-{n}")
+        else:
+            break
     if n > 1:
-        print(f"{out} holds a run already: this one goes to {path}")
-    path.mkdir(parents=True, exist_ok=True)
+        print(f"{out} is not empty: this one goes to {path}")
     return path
+
+
+@contextmanager
+def held(run):
+    """Keeps a run folder to this process while it trains; what a process that was killed left half-written goes."""
+    with locked(run / "roles.json"):                     # a file that is written once
+        for leftover in [*run.glob(".*.tmp"), *run.glob("checkpoint/.*.tmp")]:
+            leftover.unlink(missing_ok=True)
+        yield
+
+
+# keys that may change between two parts of a training: where, how long, what is written when
+MAY_CHANGE = {"model", "data", "out", "epochs", "max_steps", "device", "compile", "checkpoint_activations",
+              "save_every", "log_every", "test_every", "score_limit", "max_new_tokens"}
+
+
+def made_of(cfg, examples):
+    """Digests of what a training learns from and how: {"examples", "keys"}, for config.json."""
+    data = hashlib.sha256()
+    for example in examples:
+        data.update(np.array([example.role_id, example.prompt_len, *example.ids, -1], np.int32).tobytes())
+    keys = {key: value for key, value in vars(cfg).items() if key in KEYS and key not in MAY_CHANGE}
+    return {"examples": data.hexdigest(), "keys": hashlib.sha256(to_json(keys, sort_keys=True).encode()).hexdigest()}
+
+
+def check_same(run, now):
+    """ValueError unless a run was started with the examples and keys that `made_of` finds now."""
+    before = read_run(run).get("made_of", now)           # a run of an earlier version does not say
+    for what, value in now.items():
+        if before.get(what) != value:
+            raise ValueError(f"{run} was started with other {what}: undo the change, or start anew with another --out")
 
 
 def versions():
@@ -117,18 +178,16 @@ def save_checkpoint(run, step, model, optimizer, scaler, rng_states):
     for rank, state in enumerate(rng_states):
         for name, value in state.items():
             tensors[f"rng/{rank}/{name}"] = value
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
     # the seal comes last: a checkpoint without one was never finished
     try:
-        write_atomically(path, lambda temporary: save_file(tensors, temporary))
+        write_tensors(path, tensors)
         seal = {"step": step, "sha256": digest(path), "processes": len(rng_states), "scaler": scaler.state_dict()}
         write_json(path.with_suffix(".json"), seal)
-    except (OSError, SafetensorError) as e:
-        for leftover in folder.glob("*.tmp"):
-            leftover.unlink()
-        raise OSError(f"{path} cannot be written ({e}); the checkpoints before it are whole: make room, then go on "
-                      f"with python train.py --resume {run}") from None
+    except OSError as e:
+        raise OSError(f"{e}; the checkpoints before it are whole: go on with python train.py --resume {run}") from None
+    except FloatingPointError as e:
+        raise FloatingPointError(f"{e}; last good checkpoint: {newest(run)}. {ADVICE}") from None
 
     # of the old ones the seal goes first
     for old in sorted(folder.glob("*.json"))[:-CHECKPOINTS_KEPT]:
@@ -159,10 +218,10 @@ def usable_checkpoints(run):
     for seal_path in sorted((run / "checkpoint").glob("*.json"), reverse=True):
         path = seal_path.with_suffix(".safetensors")
         try:
-            seal = json.loads(seal_path.read_text("utf8"))
+            seal = read_seal(seal_path)
             if digest(path) != seal["sha256"]:
                 raise ValueError("its checksum is wrong")
-        except (ValueError, OSError, KeyError) as e:
+        except (ValueError, OSError) as e:
             print(f"{path} is broken ({e}): trying the one before")
             continue
         yield path, seal
@@ -171,9 +230,8 @@ def usable_checkpoints(run):
 def load_unfinished(run, model):
     """Loads the trained tensors of a run's newest usable checkpoint, and returns its step."""
     for path, seal in usable_checkpoints(run):
-        with safe_open(path, framework="pt") as file:
-            names = [key for key in file.keys() if key.startswith("param/")]
-            params = {name.removeprefix("param/"): file.get_tensor(name) for name in names}
+        tensors = read_trained(path)
+        params = {name.removeprefix("param/"): p for name, p in tensors.items() if name.startswith("param/")}
         model.load_trainable(params, path)
         return seal["step"]
     raise FileNotFoundError(f"{run} is neither finished nor has it a checkpoint yet (--save-every): nothing to load")
@@ -198,25 +256,49 @@ def lengthen(run, lengths, total):
         (run / "adapter.safetensors").unlink(missing_ok=True)
 
 
+def read_seal(path):
+    """The seal of a checkpoint."""
+    seal = read_json(path, "a checkpoint's seal", {"step": (int, 0, 1e15), "processes": (int, 1, 1e6)})
+    with reading(path, '{"step", "sha256", "processes", "scaler"}'):
+        if not isinstance(seal["scaler"], dict) or not re.fullmatch("[0-9a-f]{64}", seal["sha256"]):
+            raise ValueError("this is no seal")
+        return {key: seal[key] for key in ("step", "sha256", "processes", "scaler")}
+
+
+def newest(run):
+    """The step of a run's newest checkpoint, or "none"."""
+    return max((path.stem for path in (run / "checkpoint").glob("*.json")), default="none")
+
+
 def restore(path, model, optimizer, rank):
-    """Puts the tensors of a checkpoint back where they came from."""
+    """Puts the tensors of a checkpoint back where they came from; FileError if they do not fit."""
     params = {}
     moments = {}
-    with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}
-    for key, value in tensors.items():
-        kind, _, rest = key.partition("/")
-        if kind == "param":
-            params[rest] = value
-        elif kind == "adam":
-            index, name = rest.split("/")
-            moments.setdefault(int(index), {})[name] = value
+    tensors = read_trained(path)
+    with reading(path, "a checkpoint of this run"):
+        for key, value in tensors.items():
+            kind, _, rest = key.partition("/")
+            if kind == "param":
+                params[rest] = value
+            elif kind == "adam":
+                index, name = rest.split("/")
+                moments.setdefault(int(index), {})[name] = value
 
-    model.load_trainable(params, path)
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
-    torch.set_rng_state(tensors[f"rng/{rank}/cpu"])
-    if f"rng/{rank}/cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors[f"rng/{rank}/cuda"])
+        model.load_trainable(params, path)
+        check_moments(moments, list(model.trainable().values()))
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+        torch.set_rng_state(tensors[f"rng/{rank}/cpu"])
+        if f"rng/{rank}/cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors[f"rng/{rank}/cuda"])
+
+
+def check_moments(moments, params):
+    """ValueError unless AdamW's moments, {index: {name: tensor}}, have the shapes of the parameters they belong to."""
+    for index, of_param in moments.items():
+        shapes = {name: tuple(tensor.shape) for name, tensor in of_param.items()}
+        shape = tuple(params[index].shape)
+        if shapes != {"step": (), "exp_avg": shape, "exp_avg_sq": shape}:
+            raise ValueError(f"adam/{index} has the shapes {shapes}, its parameter has {shape}")
 
 
 def digest(path):
@@ -233,13 +315,18 @@ class MetricsLog:
         self.run = run
         self.path = run / "metrics.jsonl"
         self.pending = []
-        self.since = time.time()
+        self.since = time.monotonic()
+        self.writes = writes
         if not writes:
             self.path = Path(os.devnull)
             return
-        lines = self.path.read_text("utf8").splitlines() if self.path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < first_step]
-        write_text(self.path, "".join(line + "\n" for line in kept))
+        kept = []
+        with reading(self.path, "lines of metrics"):
+            lines = self.path.read_text("utf8").splitlines() if self.path.exists() else []
+            for line in lines:                           # the last may have been cut off
+                if line.endswith("}") and json.loads(line)["step"] < first_step:
+                    kept.append(line + "\n")
+        write_text(self.path, "".join(kept))
 
     def add(self, line, rows, stats, grad_norm):
         """line: what the host knows of a step; rows: the examples it saw; stats: (2,) ce and contrastive loss."""
@@ -247,12 +334,12 @@ class MetricsLog:
 
     def flush(self):
         """Writes the pending lines; returns what the progress bar shows. FloatingPointError if a loss is not finite."""
-        now = time.time()
+        now = time.monotonic()                           # a clock that nobody sets back
         tokens = sum(line["tokens"] for line, _, _ in self.pending)
         tokens_per_s = tokens / max(now - self.since, 1e-9)
         values = torch.stack([stats for _, _, stats in self.pending]).tolist()
 
-        with open(self.path, "a", encoding="utf8") as file:
+        with writing(self.path), open(self.path, "a", encoding="utf8") as file:
             for (line, rows, _), (ce, contrastive, grad_norm) in zip(self.pending, values):
                 if not math.isfinite(ce + contrastive):
                     self.fail(line["step"], rows)
@@ -270,7 +357,11 @@ class MetricsLog:
         return shown | {"tok/s": f"{tokens_per_s:.0f}"}
 
     def fail(self, step, rows):
-        """Ends the training with what is known of the step, and the last good checkpoint."""
-        good = max((path.stem for path in (self.run / "checkpoint").glob("*.json")), default="none")
-        raise FloatingPointError(f"the loss of step {step} is not finite (rows {rows}); last good checkpoint: {good}. "
-                                 f"Try a lower --lr, or --precision bf16 or fp32")
+        """Ends the training with what is known of the step, and the last good checkpoint: one that holds the weights
+        with which this step's loss is not finite is none, and loses its seal."""
+        if self.writes:
+            for seal in (self.run / "checkpoint").glob("*.json"):
+                if seal.stem >= f"{step:08d}":
+                    seal.unlink()
+        raise FloatingPointError(f"the loss of step {step} is not finite (rows {rows}); last good checkpoint: "
+                                 f"{newest(self.run)}. {ADVICE}")

@@ -1,9 +1,10 @@
 """The configuration: one dataclass, whose fields are the command line, the config files, and a run's config.json."""
+from console import Parser, one_line
+
 import argparse
 import dataclasses
 import difflib
 import inspect
-import json
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Literal, get_args
 
 import torch
 
-from files import ROOT, lasting_name
+from files import ROOT, FileError, lasting_name, read_json
 from hycora_layer import METHODS, AdapterConfig
 
 
@@ -69,23 +70,26 @@ class Config(AdapterConfig):
     max_new_tokens: int = 128           # of each scored answer
 
     def validate(self):
-        """Raises ValueError for a number that is out of its range."""
-        may_be_zero = {"adapter_dropout", "num_blocks", "samples_per_role", "max_steps", "warmup_ratio", "weight_decay",
-                       "lambda_min", "lambda_max", "lambda_start_epoch", "seed", "test_every", "score_limit"}
-        at_most = {"adapter_dropout": 0.99, "warmup_ratio": 1.0, "seed": 2 ** 62}
+        """Raises ValueError for a number that is out of its range, or a text that has to be there."""
+        if not self.out:
+            raise ValueError("out has to name a folder")
         for name in KEYS:
             value = getattr(self, name)
             if isinstance(value, (bool, str, tuple, type(None))):
                 continue
-            most = at_most.get(name, 1e308)
+            most = AT_MOST.get(name, 10 ** 6)
             if not value <= most:
                 raise ValueError(f"{name} is {value}, but it can be {most:g} at most")
-            if value < 0 or value == 0 and name not in may_be_zero:
-                least = "0 or more" if name in may_be_zero else "positive"
+            if value < 0 or value == 0 and name not in MAY_BE_ZERO:
+                least = "0 or more" if name in MAY_BE_ZERO else "positive"
                 raise ValueError(f"{name} is {value}, but it has to be {least}")
 
 
 LONGER = ("epochs", "max_steps")        # what --resume may change
+MAY_BE_ZERO = {"adapter_dropout", "num_blocks", "samples_per_role", "max_steps", "warmup_ratio", "weight_decay",
+               "lambda_min", "lambda_max", "lambda_start_epoch", "seed", "test_every", "score_limit"}
+AT_MOST = {"adapter_dropout": 0.99, "warmup_ratio": 1.0, "seed": 2 ** 62, "num_blocks": 1000, "lr": 1e38, "tau": 1e6,
+           "max_steps": 10 ** 12}       # all others: a million, more than any machine can hold
 KEYS = {f.name: f for f in fields(Config) if f.name != "num_roles"}      # the data says how many roles there are
 
 
@@ -116,37 +120,32 @@ def parse_values(values, origin):
         if key not in KEYS:
             near = difflib.get_close_matches(key, KEYS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{origin}: there is no key {key!r}{hint}")
+            raise FileError(f"{origin}: there is no key {key!r}{hint}")
         try:
             parsed[key] = convert(value, KEYS[key].type)
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
+        except Exception as e:                           # whatever a wrong type or an unknown word comes to
             choices = f"; {e}" if str(e).startswith("choose") else ""
-            raise ValueError(f"{origin}: {key} cannot be {value!r}{choices}") from None
+            raise FileError(f"{origin}: {key} cannot be {one_line(repr(value), 60)}{choices}") from None
 
     try:
         Config(**parsed).validate()                                      # the defaults pass, so it is one of these
     except ValueError as e:
-        raise ValueError(f"{origin}: {e}") from None
+        raise FileError(f"{origin}: {e}") from None
     return parsed
 
 
-def read_config(path):
+def read_config(path, before=()):
     """The keys of a JSON file. "extends" names a file beside it whose keys it changes; keys may stand in groups,
-    objects whose names say where the values are from."""
+    objects whose names say where the values are from. before: the files that extend this one."""
     path = Path(path)
-    try:
-        values = json.loads(path.read_text("utf8"))
-    except json.JSONDecodeError as e:
-        raise ValueError(f"{path}:{e.lineno}: not JSON ({e.msg})") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a JSON object of keys is expected")
-
+    values = read_json(path, "a JSON object of keys")
     inherited = {}
     if "extends" in values:
         other = values.pop("extends")
-        if not isinstance(other, str) or (path.parent / other).resolve() == path.resolve():
-            raise ValueError(f"{path}: \"extends\" has to name another file")
-        inherited = read_config(path.parent / other)
+        before = (*before, path.resolve())
+        if not isinstance(other, str) or (path.parent / other).resolve() in before:
+            raise FileError(f"{path}: \"extends\" has to name another file")
+        inherited = read_config(path.parent / other, before)
 
     own = {}
     for key, value in values.items():
@@ -154,18 +153,10 @@ def read_config(path):
     return inherited | parse_values(own, path)
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse that complains in one line."""
-    def error(self, message):
-        """argparse's way to end the program: here a ValueError, which becomes one line like any other."""
-        raise ValueError(f"{message} (--help lists all keys)")
-
-
 def parse_args(argv):
     """(Config, None) of a command line, or ({key: value}, run folder) for --resume, with the keys of LONGER that are
     given. The command line wins over --config, and that over the defaults."""
-    parser = Parser(description="Train a Hyper Model. Without --model or --config: the demo, configs/tiny.json.",
-                    allow_abbrev=False)
+    parser = Parser(description="Train a Hyper Model. Without --model or --config: the demo, configs/tiny.json.")
     parser.add_argument("--config", help="a JSON file of keys")
     parser.add_argument("--resume", help="a run folder to go on with, under its own config")
     source = inspect.getsource(AdapterConfig) + inspect.getsource(Config)
@@ -181,6 +172,9 @@ def parse_args(argv):
     given = vars(parser.parse_args(argv))
     config = given.pop("config")
     resume = given.pop("resume")
+    for name, value in (("--resume", resume), ("--config", config)):
+        if value == "":
+            raise ValueError(f"{name} is empty")
     if resume:
         if config or not given.keys() <= set(LONGER):
             raise ValueError("--resume takes everything from the run's config.json: no other key goes with it than "
@@ -207,10 +201,9 @@ def pick_device(name="auto"):
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as e:
-        reason = re.split(r"\. |\n", str(e))[0][:200]                    # torch goes on for 1,000 characters
-        raise ValueError(f"device {name!r} cannot be used here: {reason}") from None
+        torch.zeros(1, device=name).item()               # some devices, such as "meta", compute nothing
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as e:
+        raise ValueError(f"device {name!r} cannot be used here: {one_line(e, 150)}") from None
     return name
 
 

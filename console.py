@@ -1,24 +1,96 @@
-"""What a person sees in a terminal: aligned tables, text that is safe to print, and one line for an error."""
+"""What a person sees in a terminal: aligned tables, text that is safe to print, and one line for an error.
+
+Commands import this module first: from then on Ctrl-C ends them with one line, in the middle of the other imports too.
+"""
+import argparse
 import re
 import sys
 import unicodedata
 from contextlib import contextmanager
 
+MEMORY_ADVICE = ("out of memory ({}): lower what takes most of it (--batch-size, --max-length, --max-new-tokens, "
+                 "--rank), train with --checkpoint-activations, or take a smaller model")
+MEMORY_SIGNS = re.compile("out of memory|allocate memory|calculation overflow|numel: integer mult.* overflow", re.I)
+UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f"                  # control characters that a terminal would obey
+                         "\u200e\u200f\u2028-\u202e\u2066-\u2069"        # those that turn the direction of writing
+                         "\ud800-\udfff]")                               # halves of characters, which have no bytes
 
+
+# ------------------------------------------------------------------------------------------------------------- errors
 @contextmanager
 def one_line_errors(program):
-    """Bad input ends the program with one line, `program: what is wrong`, and exit code 1; a traceback is a bug."""
+    """Bad input ends the program with one line, `program: what is wrong`, and exit code 1; a traceback is a bug.
+
+    Inside, all that is printed goes through `printable`.
+    """
+    stdout = sys.stdout
+    sys.stdout = stdout and PrintableStream(stdout)
     try:
         yield
     except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"{program}: {error}")
+        sys.exit(f"{program}: {one_line(error)}")
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        sys.exit(f"{program}: {MEMORY_ADVICE.format(one_line(error, 100))}")
     except KeyboardInterrupt:
         sys.exit(f"{program}: interrupted")
+    finally:
+        sys.stdout = stdout
 
 
+def is_out_of_memory(error):
+    """Whether an exception says that this machine, or its GPU, has not the memory."""
+    return isinstance(error, MemoryError) or isinstance(error, RuntimeError) and bool(MEMORY_SIGNS.search(str(error)))
+
+
+def one_line(error, limit=600):
+    """An error's message, or its type's name, on one line that is safe to print."""
+    text = " ".join(printable(str(error)).split()) or type(error).__name__
+    return text if len(text) <= limit else text[:limit] + " ..."
+
+
+def uncaught(kind, error, trace):
+    """What Python calls for an exception outside of `one_line_errors`: an interrupt is one line there too."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = uncaught
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that takes no abbreviations and complains in one line."""
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message):
+        """argparse's way to end the program: here a ValueError, which becomes one line like any other."""
+        raise ValueError(f"{message} (--help lists all keys)")
+
+
+# --------------------------------------------------------------------------------------------------------------- text
 def printable(text):
-    """`text` without the control characters that a terminal would obey."""
-    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", " ", text)
+    """`text` without the characters that a terminal would obey or could not show. Texts from data, models and services
+    may hold anything."""
+    return UNPRINTABLE.sub(" ", text)
+
+
+class PrintableStream:
+    """A text stream that passes `printable` text on to another, and shows as escapes what its encoding lacks."""
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        """Writes text."""
+        encoding = self.stream.encoding or "utf8"
+        self.stream.write(printable(text).encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
 
 
 def counted(number, noun):
@@ -36,8 +108,17 @@ def pad(text, width):
     return text + " " * (width - display_width(text))
 
 
+def cell(text, markdown):
+    """The text of a table's cell: one line, in Markdown without what would end the cell or start a link or a tag."""
+    text = printable(text).replace("\n", " ")
+    if markdown:
+        text = text.replace("|", "\\|").replace("<", "&lt;").replace("](", "]\\(")
+    return text
+
+
 def render_table(rows, markdown=False):
     """Rows of texts, headings first, as aligned columns or as Markdown."""
+    rows = [[cell(text, markdown) for text in row] for row in rows]
     if markdown:
         ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
         return "\n".join(f"| {' | '.join(row)} |" for row in ruled)

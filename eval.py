@@ -6,7 +6,8 @@
 
 A prediction is a line of predictions.jsonl: a test question, its references, the answer and the answer's metrics.
 """
-import argparse
+from console import Parser, counted, one_line_errors
+
 import json
 import math
 import sys
@@ -18,7 +19,6 @@ import torch.nn.functional as F
 
 from batches import collate
 from checkpoint import load_run, read_run
-from console import counted, one_line_errors
 from data import SPLITS, encode_examples, load_test_samples, other_roles, persona, persona_of, role_id, subsample
 from files import lasting_name, read_jsonl, write_json, write_jsonl
 from generate import Decoding, add_decoding_arguments, decoding_from_args, generate_texts
@@ -312,7 +312,7 @@ def parse_args(argv):
     """The command line."""
     if argv[:1] in (["score"], ["chat"]):
         raise ValueError(f"`eval.py {argv[0]}` is now `python {'eval' if argv[0] == 'score' else 'chat'}.py --run RUN`")
-    parser = argparse.ArgumentParser(description="Score a run.", allow_abbrev=False)
+    parser = Parser(description="Score a run.")
     parser.add_argument("--run", help="a run folder of train.py")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compile", action="store_true", help="slow to start, then faster; CUDA graphs on a GPU")

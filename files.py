@@ -1,15 +1,102 @@
-"""Files: find them on disk or on the hub, read them with errors that name the place, write them whole or not at all."""
+"""Files: find them on disk or on the hub, read them with errors that name the place, write them whole or not at all.
+
+Two boundaries keep errors to one line: whatever goes wrong with a file that somebody hands us, inside of `reading`,
+says which file it was and what was expected there; whatever a full or read-only disk refuses, inside of `writing`, says
+what could not be written.
+"""
+from console import is_out_of_memory, one_line
+
 import json
+import math
 import os
+import secrets
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+try:
+    import fcntl
+except ImportError:                     # Windows: there, nothing keeps two processes from one folder
+    fcntl = None
 
 ROOT = Path(__file__).resolve().parent
 MODEL_FILES = ["config.json", "generation_config.json", "tokenizer*", "*.safetensors", "*.safetensors.index.json"]
 
+# the numbers of a backbone's config.json: type, least, most. Beyond these no machine can hold the model.
+MODEL_NUMBERS = {
+    **dict.fromkeys(("vocab_size", "padded_vocab_size", "intermediate_size", "ffn_hidden_size"), (int, 1, 10 ** 7)),
+    **dict.fromkeys(("hidden_size", "head_dim", "kv_channels"), (int, 1, 10 ** 6)),
+    **dict.fromkeys(("num_hidden_layers", "num_layers"), (int, 1, 1000)),
+    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "multi_query_group_num"), (int, 1, 10 ** 4)),
+    **dict.fromkeys(("max_position_embeddings", "seq_length", "sliding_window"), (int, 1, 10 ** 9)),
+    **dict.fromkeys(("rms_norm_eps", "layernorm_epsilon"), (float, 0, 1)),
+    **dict.fromkeys(("rope_theta", "rope_ratio"), (float, 1e-3, 1e12)),
+}
 
+
+# --------------------------------------------------------------------------------------------------------- boundaries
+class FileError(ValueError):
+    """What is wrong with a file, in one line that names it."""
+
+
+@contextmanager
+def reading(path, expected):
+    """Whatever goes wrong in here, while a file is read and interpreted, becomes a FileError that names it.
+
+    expected: what belongs there, such as "a JSON object". OSErrors pass: they name their file themselves.
+    """
+    try:
+        yield
+    except (FileError, OSError):
+        raise
+    except Exception as error:                           # a file can be broken in more ways than a list of types has
+        if is_out_of_memory(error):
+            raise
+        raise FileError(f"{path}: {what_is_wrong(error)}; expected here: {expected}") from None
+
+
+def what_is_wrong(error):
+    """An exception that a broken file has raised, in words."""
+    if isinstance(error, RecursionError):
+        return "nested too deep"
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON ({error})"
+    if isinstance(error, UnicodeDecodeError):
+        return "not JSON (not UTF-8)"
+    if isinstance(error, UnicodeEncodeError):
+        return "half of a character (a lone surrogate)"
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return one_line(error, 300)
+
+
+@contextmanager
+def writing(path):
+    """A write that fails (a full disk, a read-only folder) becomes one OSError that says what was not written."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except (OSError, SafetensorError) as error:
+        reason = one_line(error, 200)
+        raise OSError(f"{path} cannot be written ({reason}): make room, or choose another folder") from None
+
+
+def check_numbers(record, ranges):
+    """ValueError unless every key of `ranges`, {key: (type, least, most)}, is such a number, null, or not there."""
+    for key, (kind, least, most) in ranges.items():
+        value = record.get(key)
+        if value is None:
+            continue
+        is_number = isinstance(value, kind if kind is int else (int, float)) and not isinstance(value, bool)
+        if not is_number or not least <= value <= most:
+            raise ValueError(f"{key} is {value!r}, but it has to be {kind.__name__}, {least:g} to {most:g}")
+
+
+# ------------------------------------------------------------------------------------------------------------ finding
 def local_path(name):
     """The path of a file or folder, from here or from the repository's root; None if there is no such path."""
     for base in (Path(), ROOT):
@@ -38,6 +125,8 @@ def fetch(name, patterns, repo_type="model"):
     folder = local_path(name) or Path(name)
     if folder.is_dir():
         return folder
+    if folder.exists():
+        raise FileNotFoundError(f"{name} is a file: a folder is expected here")
     if folder.is_absolute() or str(name).startswith("."):
         raise FileNotFoundError(f"{name}: no such folder")
 
@@ -52,91 +141,6 @@ def fetch(name, patterns, repo_type="model"):
         raise FileNotFoundError(f"{name}: no such folder, and not available from the hub ({reason})") from None
 
 
-# ------------------------------------------------------------------------------------------------------------ reading
-def read_jsonl(path):
-    """Yields (place, dict) for each line; ValueError names the file and line of one that is not a JSON object."""
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                place = f"{path}:{number}"
-                yield place, parse_json(line, place)
-
-
-def parse_json(text, place):
-    """The dict in a text or in UTF-8 bytes; ValueError names its place."""
-    try:
-        record = json.loads(text.rstrip())
-    except ValueError as e:
-        raise ValueError(f"{place}: not JSON ({e}); mend or delete it") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"{place}: a JSON object is expected, this is {type(record).__name__}")
-    return record
-
-
-def checkpoint_tensors(folder):
-    """Yields (name, tensor) of a Hugging Face folder's weights, memory-mapped: one file or shards, safetensors or .bin.
-
-    Raises FileNotFoundError for a missing file, ValueError for a broken one.
-    """
-    for stem, read in (("model.safetensors", read_safetensors), ("pytorch_model.bin", read_bin)):
-        index = folder / f"{stem}.index.json"
-        if index.is_file():
-            weight_map = json.loads(index.read_text("utf8"))["weight_map"]
-            shards = sorted(set(weight_map.values()))
-        elif (folder / stem).is_file():
-            shards = [stem]
-        else:
-            continue
-
-        for shard in shards:
-            if not (folder / shard).is_file():
-                raise FileNotFoundError(f"{folder / shard} is missing, though {index.name} names it")
-            yield from read(folder / shard)
-        return
-    raise FileNotFoundError(f"{folder} has neither model.safetensors nor pytorch_model.bin (nor an index of either)")
-
-
-def read_safetensors(path):
-    """Yields (name, tensor) of a safetensors file; ValueError if it is broken."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():
-                yield key, file.get_tensor(key)
-    except SafetensorError as e:
-        raise ValueError(f"{path} is broken: {e}") from None
-
-
-def read_bin(path):
-    """Yields (name, tensor) of a pytorch_model.bin; nothing but tensors is unpickled."""
-    yield from torch.load(path, map_location="cpu", weights_only=True, mmap=True).items()
-
-
-# ------------------------------------------------------------------------------------------------------------ writing
-def write_atomically(path, write):
-    """Calls write(temporary path), flushes it to disk, then renames it: `path` is the old file or the new one."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    write(temporary)
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def write_text(path, text):
-    """Writes a UTF-8 text file, atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, "utf8"))
-
-
-def write_json(path, value):
-    """Writes readable JSON, atomically."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
-
-
-def write_jsonl(path, records):
-    """Writes one JSON object per line, atomically."""
-    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-
-
 def fetch_model(name):
     """The folder of a backbone, local or from the hub; from there, .bin only where there are no safetensors."""
     folder = fetch(name, MODEL_FILES)
@@ -145,3 +149,224 @@ def fetch_model(name):
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} has no config.json: not a Hugging Face model folder")
     return folder
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+def read_jsonl(path):
+    """Yields (place, dict) for each line; FileError names the file and line of one that is not a JSON object."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                place = f"{path}:{number}"
+                yield place, parse_json(line, place)
+
+
+def read_json(path, expected="a JSON object", numbers=None):
+    """The dict in a JSON file; numbers: the ranges that `check_numbers` checks."""
+    path = Path(path)
+    record = parse_json(path.read_bytes(), path, expected)
+    with reading(path, expected):
+        check_numbers(record, numbers or {})
+    return record
+
+
+def parse_json(text, place, expected="a JSON object"):
+    """The dict in a text or in UTF-8 bytes; FileError names its place."""
+    with reading(place, expected):
+        record = json.loads(text.rstrip(), parse_constant=refuse_constant)
+        if not isinstance(record, dict):
+            raise ValueError(f"a JSON object is expected, this is {type(record).__name__}")
+        if b"\\ud" in as_bytes(text).lower():            # the half of a character, which could never be written again
+            json.dumps(record, ensure_ascii=False).encode("utf8")
+    return record
+
+
+def as_bytes(text):
+    """A text in UTF-8."""
+    return text if isinstance(text, bytes) else text.encode("utf8")
+
+
+def refuse_constant(name):
+    """JSON has no NaN and no Infinity, though Python's reader takes them."""
+    raise ValueError(f"{name} is no number")
+
+
+def checkpoint_tensors(folder):
+    """Yields (name, tensor) of a Hugging Face folder's weights, memory-mapped: one file or shards, safetensors or .bin.
+
+    Raises FileNotFoundError for a missing file, FileError for a broken one.
+    """
+    for stem, read in (("model.safetensors", read_safetensors), ("pytorch_model.bin", read_bin)):
+        index = folder / f"{stem}.index.json"
+        if index.is_file():
+            shards = read_shard_names(index)
+        elif (folder / stem).is_file():
+            shards = [stem]
+        else:
+            continue
+
+        for shard in shards:
+            if not (folder / shard).is_file():
+                raise FileNotFoundError(f"{folder / shard} is missing, though {index.name} names it")
+            for name, tensor in read(folder / shard):
+                if not tensor.is_floating_point():
+                    raise FileError(f"{folder / shard}: {name} is {tensor.dtype}; expected here: weights that are not "
+                                    f"quantised")
+                yield name, tensor
+        return
+    raise FileNotFoundError(f"{folder} has neither model.safetensors nor pytorch_model.bin (nor an index of either)")
+
+
+def read_shard_names(index):
+    """The files that an index names; FileError unless they are names of files beside it."""
+    with reading(index, '{"weight_map": {tensor: file beside this one}}'):
+        shards = sorted(set(read_json(index)["weight_map"].values()))
+        for shard in shards:
+            if Path(shard).name != shard:
+                raise ValueError(f"{shard!r} is not the name of a file in this folder")
+    return shards
+
+
+def read_safetensors(path):
+    """Yields (name, tensor) of a safetensors file."""
+    with reading(path, "a safetensors file"):
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():
+                yield key, file.get_tensor(key)
+
+
+def read_bin(path):
+    """Yields (name, tensor) of a pytorch_model.bin; nothing but tensors is unpickled."""
+    with reading(path, "a pytorch_model.bin of tensors"):
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+            raise ValueError(f"this is {type(state).__name__} of other things than tensors")
+        yield from state.items()
+
+
+def read_trained(path):
+    """{name: tensor} of a safetensors file that this project has written; FileError for a number that is not finite."""
+    tensors = dict(read_safetensors(path))
+    with reading(path, "what training has written"):
+        check_finite(tensors)
+    return tensors
+
+
+def check_finite(tensors):
+    """FloatingPointError names the tensor that holds a number that is not finite."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise FloatingPointError(f"{name} holds a number that is not finite")
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+def write_atomically(path, write):
+    """Calls write(temporary path), flushes it to disk, then renames it: `path` is the old file or the new one.
+
+    The temporary file is a new one under a name that nobody can guess, so no link that lies there is followed.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    with writing(path):
+        try:
+            open(temporary, "x").close()
+            mode = temporary.stat().st_mode
+            write(temporary)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(mode)                        # some writers make a file that only its owner can read
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    """Writes a UTF-8 text file, atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf8"))
+
+
+def to_json(value, **options):
+    """JSON text; a number that is not finite becomes null, since JSON has none."""
+    def finite(value):
+        if isinstance(value, float) and not math.isfinite(value):
+            return None
+        if isinstance(value, dict):
+            return {key: finite(part) for key, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [finite(part) for part in value]
+        return value
+    return json.dumps(finite(value), ensure_ascii=False, allow_nan=False, **options)
+
+
+def write_json(path, value):
+    """Writes readable JSON, atomically."""
+    write_text(path, to_json(value, indent=1) + "\n")
+
+
+def write_jsonl(path, records):
+    """Writes one JSON object per line, atomically."""
+    write_text(path, "".join(to_json(record) + "\n" for record in records))
+
+
+def write_tensors(path, tensors):
+    """Writes a safetensors file, atomically; FloatingPointError, with nothing written, for what is not finite."""
+    try:
+        check_finite(tensors)
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{path} is not written: {error}") from None
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"format": "pt"}                          # one key: several would be written in any order
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+# ------------------------------------------------------------------------------------------- nothing is overwritten
+@contextmanager
+def claimed(*paths):
+    """Makes output files, empty, before the work for them begins; FileExistsError if there is one already.
+
+    So nothing is overwritten, and a folder that cannot be written to is noticed early. Those that are still empty at
+    the end are removed.
+    """
+    made = []
+    try:
+        for path in map(Path, paths):
+            try:
+                with writing(path):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    open(path, "x").close()
+            except FileExistsError:
+                raise FileExistsError(f"{path} exists already: nothing is overwritten, choose another --out") from None
+            made.append(path)
+        yield
+    finally:
+        for path in made:
+            if path.is_file() and not path.stat().st_size:
+                path.unlink()
+
+
+def claim_folder(path, marker):
+    """Makes a folder, or takes an empty one, and in it the empty file `marker`; FileExistsError if it is not empty.
+
+    Of two processes that want the same folder only one can make the marker.
+    """
+    path = Path(path)
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise FileExistsError(f"{path} is not empty: nothing is overwritten, choose another --out")
+        open(path / marker, "x").close()
+
+
+@contextmanager
+def locked(path):
+    """Holds a file against all other processes that ask for it in this way; ValueError if one has it.
+
+    The lock ends with the process, whatever ends that.
+    """
+    with open(path, "rb+") as file:
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{path} is in use by another process: wait for its end, or stop it") from None
+        yield

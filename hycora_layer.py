@@ -18,10 +18,8 @@ from typing import Literal
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from files import write_atomically
+from files import FileError, read_trained, write_tensors
 from hyper import HyperNetwork, lookup
 from losses import ContrastiveProjections
 
@@ -309,31 +307,26 @@ class HyperModel(nn.Module):
 
     def save(self, folder):
         """Writes the trainable tensors, and only those, to folder/adapter.safetensors."""
-        state = {name: p.detach().cpu().contiguous() for name, p in self.trainable().items()}
-        metadata = {"format": "pt", "method": self.config.method}
-        write_atomically(Path(folder) / "adapter.safetensors", lambda path: save_file(state, path, metadata=metadata))
+        write_tensors(Path(folder) / "adapter.safetensors", self.trainable())
 
     def load(self, folder):
         """Reads what `save` wrote; ValueError unless names and shapes are exactly this model's."""
         path = Path(folder) / "adapter.safetensors"
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist: has this run finished?")
-        try:
-            state = load_file(path)
-        except SafetensorError as e:
-            raise ValueError(f"{path} is broken: {e}") from None
-        self.load_trainable(state, path)
+        self.load_trainable(read_trained(path), path)
         return self
 
     @torch.no_grad()
     def load_trainable(self, state, origin):
-        """Copies {name: tensor} into the trainable parameters; ValueError names `origin` if names or shapes differ."""
-        expected = {name: p.shape for name, p in self.trainable().items()}
-        found = {name: tensor.shape for name, tensor in state.items()}
+        """Copies {name: tensor} into the trainable parameters; FileError names `origin` unless these are their names,
+        shapes and types."""
+        expected = {name: (p.shape, p.dtype) for name, p in self.trainable().items()}
+        found = {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
         if expected != found:
             differing = sorted(name for name, _ in expected.items() ^ found.items())
-            raise ValueError(f"{origin} belongs to another model: {len(set(differing))} tensors differ in name or "
-                             f"shape, such as {differing[0]}")
+            raise FileError(f"{origin} belongs to another model: {len(set(differing))} tensors differ in name, shape "
+                            f"or type, such as {differing[0]}")
         for name, p in self.trainable().items():
             p.copy_(state[name])
 

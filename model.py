@@ -12,7 +12,6 @@ ChatGLM2 fuses q, k, v into one linear, and gate and up into another; it rotates
 interleaved pairs.
 Rows are padded on the *right*, always: causal attention then needs no mask, and position t is slot t.
 """
-import json
 import math
 from dataclasses import dataclass, fields
 
@@ -21,7 +20,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from files import checkpoint_tensors, fetch_model
+from files import MODEL_NUMBERS, checkpoint_tensors, fetch_model, read_json, reading
 
 CHATGLM_NAMES = {"transformer.embedding.word_embeddings": "model.embed_tokens", "transformer.output_layer": "lm_head",
                  "transformer.encoder.final_layernorm": "model.norm", "transformer.encoder.layers": "model.layers",
@@ -100,7 +99,7 @@ class ModelConfig:
 def require(key, value, implemented):
     """ValueError, naming the key of config.json, unless its value is one of the implemented ones."""
     if value not in implemented:
-        raise ValueError(f"config.json: {key} is {value!r}; implemented: {', '.join(map(str, implemented))}")
+        raise ValueError(f"{key} is {value!r}; implemented: {', '.join(map(str, implemented))}")
 
 
 # ---------------------------------------------------------------------------------------------------------- the parts
@@ -368,8 +367,9 @@ class Transformer(nn.Module):
         when the tensors are not exactly the model's.
         """
         folder = fetch_model(name)
-        with torch.device("meta"):
-            model = cls(ModelConfig.from_hf(json.loads((folder / "config.json").read_text("utf8"))))
+        path = folder / "config.json"
+        with torch.device("meta"), reading(path, "the configuration of a LLaMA-style model"):
+            model = cls(ModelConfig.from_hf(read_json(path, numbers=MODEL_NUMBERS)))
         expected = {key: p.shape for key, p in model.state_dict().items()}
         tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
 

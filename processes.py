@@ -10,9 +10,15 @@ import torch.distributed as dist
 
 
 def join():
-    """Joins the processes that torchrun started, if it did. Only the first of them prints."""
+    """Joins the processes that torchrun started, if it did. Only the first of them prints.
+
+    ValueError if some of torchrun's variables are there and others are not.
+    """
     if "RANK" not in os.environ or dist.is_initialized():
         return
+    missing = [name for name in ("LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise ValueError(f"RANK is set, but {', '.join(missing)} not: start with torchrun, or unset RANK")
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")

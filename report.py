@@ -2,10 +2,11 @@
 
 Before -> after stands for the untouched backbone -> the trained model, in percent.
 """
+from console import display_width, pad, printable, render_table
+
 import math
 from collections import Counter
 
-from console import display_width, pad, printable, render_table
 from metrics import METRICS
 
 

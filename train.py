@@ -16,11 +16,14 @@ Eq. 7's set I is a micro-batch: `batch_size` samples of one process, however man
 add up. The cross-entropy is divided by the supervised tokens of the whole step, so that 1 x 4 accumulated equals 4 x 1,
 and N processes do what one does with N times the `grad_accum`.
 """
+from console import counted, one_line_errors
+
 import dataclasses
 import math
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -31,16 +34,18 @@ from batches import Steps, padding_share
 from checkpoint import (
     MetricsLog,
     build,
+    check_same,
+    held,
     lengthen,
     load_checkpoint,
+    made_of,
     new_folder,
     read_run,
     rng_state,
     save_checkpoint,
     versions,
 )
-from config import KEYS, LONGER, Config, parse_args, parse_values, resolve
-from console import counted, one_line_errors
+from config import KEYS, LONGER, Config, parse_args, resolve
 from data import (
     choose_roles,
     describe_data,
@@ -199,7 +204,7 @@ def read_arguments(argv):
     if resume:
         longer = {"max_steps": 0} | cfg if cfg else {}                   # --epochs counts, whatever max_steps was
         saved = read_run(resume) | longer
-        cfg = Config(**parse_values({k: v for k, v in saved.items() if k in KEYS}, resume))
+        cfg = Config(**{k: v for k, v in saved.items() if k in KEYS})
     cfg = resolve(cfg)
     if cfg.device.startswith("cuda") and world()[1] > 1:
         cfg = dataclasses.replace(cfg, device=f"cuda:{os.environ['LOCAL_RANK']}")
@@ -263,13 +268,14 @@ def run_training(argv):
     steps = Steps(examples, cfg, tokenizer.eos_id, *world())         # raises what it may before a folder is made
 
     # the run folder
+    same = made_of(cfg, examples)
     run = resume or (new_folder(cfg.out) if is_main else Path(cfg.out))
-    if not resume and is_main:
+    if resume:
+        check_same(run, same)
+    elif is_main:
         write_json(run / "roles.json", roles)
         keys = {k: v for k, v in vars(cfg).items() if k in KEYS}
-        write_json(run / "config.json", keys | versions() | {"out": str(run), "profiles": profiles})
-    if resume and is_main:
-        lengthen(run, {key: getattr(cfg, key) for key in LONGER}, steps.total)
+        write_json(run / "config.json", keys | versions() | {"out": str(run), "made_of": same, "profiles": profiles})
 
     if message := too_few_steps(steps.total):
         print(message)
@@ -279,28 +285,38 @@ def run_training(argv):
 
     # training; the weights are made, and from here on each process has its own dropout
     torch.manual_seed(cfg.seed + world()[0])
-    finished = fit(model, steps, cfg, run, resume, held_out)
-    leave()
-    if not is_main:
-        return
-    if held_out and held_out.summary():
-        print(held_out.summary())
-    if not finished:
+    with held(run) if is_main else nullcontext():
+        if resume and is_main:
+            lengthen(run, {key: getattr(cfg, key) for key in LONGER}, steps.total)
+        finished = fit(model, steps, cfg, run, resume, held_out)
+        leave()
+        if held_out and held_out.summary():
+            print(held_out.summary())
+        if is_main and finished:
+            save_and_score(model, tokenizer, run, roles, subsample(tests, cfg.score_limit))
+    if not finished and is_main:
         print(f"stopped; go on with: python train.py --resume {run}")
-        return
 
-    # scores
-    model.save(run)
-    if tests:
-        evaluation.evaluate_before_after(model.eval(), tokenizer, run, subsample(tests, cfg.score_limit))
+
+def save_and_score(model, tokenizer, run, roles, tests):
+    """Writes the adapter of a finished run and its scores on test samples. OSError says how to go on."""
+    try:
+        model.save(run)
+    except OSError as error:
+        raise OSError(f"{error}; its checkpoint is whole: go on with python train.py --resume {run}") from None
+    try:
+        if tests:
+            evaluation.evaluate_before_after(model.eval(), tokenizer, run, tests)
+    except OSError as error:
+        raise OSError(f"{error}; the run is whole: score it with python eval.py --run {run}") from None
     print(f"\nwrote {run}; talk with: python chat.py --run {run} --role \"{next(iter(roles))}\"")
 
 
 def main():
     """Runs the training; bad input ends it with one line and exit code 1."""
-    join()
     try:
         with one_line_errors("train.py"):                  # in the loop, Ctrl-C ends with a checkpoint instead
+            join()
             run_training(sys.argv[1:])
     except SystemExit:
         if world()[0] == 0:

@@ -1,9 +1,10 @@
 """What a person wants to know while a run trains: are the steps enough, and does it still learn or only memorise?"""
+from console import counted
+
 import math
 
 import torch
 
-from console import counted
 from eval import reference_nll
 from files import read_jsonl, write_jsonl
 

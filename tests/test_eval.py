@@ -1,4 +1,6 @@
 """eval.py: metrics against nltk and rouge, generation, prediction files."""
+from console import pad
+
 import json
 import random
 import subprocess
@@ -10,7 +12,6 @@ from conftest import ROOT, randomise, small_backbone
 from test_layer import hyper_model
 
 from chat import Stream
-from console import pad
 from data import Sample, persona_of
 from eval import evaluate, likelihood, make_prediction, parse_args, place_in_run, reference_nll, score
 from generate import Decoding, decoding_from_args, generate, generate_texts

@@ -1,4 +1,6 @@
 """The tools: what they count, write and print."""
+from console import render_table
+
 import json
 import subprocess
 import sys
@@ -11,7 +13,6 @@ from safetensors.torch import save_file
 from test_layer import hyper_model
 
 import train
-from console import render_table
 from hycora_layer import METHODS, AdapterConfig
 from metrics import METRICS, bootstrap
 from model import ModelConfig

@@ -7,7 +7,8 @@ embedding starts as the mean of the others. The hyper-network with its embedding
 other roles' matrices, which are known, are held where they were (von Oswald et al. 2020, Continual learning with
 hypernetworks): no old data are needed. B, which all share, stays. For methods with a hyper-network.
 """
-import argparse
+from console import Parser, one_line_errors
+
 import dataclasses
 
 import torch
@@ -17,7 +18,6 @@ from tqdm import tqdm
 import train
 from batches import batch_order, collate
 from checkpoint import load_run, new_folder
-from console import one_line_errors
 from data import encode_examples, parse_line
 from eval import reference_nll
 from files import read_jsonl, write_json
@@ -72,9 +72,10 @@ def add_role(model, tokenizer, config, role, samples, profile="", steps=100, lr=
     return config, losses, moved
 
 
+@one_line_errors("tools.add_role")
 def main():
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--run", required=True)
     parser.add_argument("--role", required=True, help="the new name")
     parser.add_argument("--lines", required=True, help="JSONL of questions and the role's answers")
@@ -86,20 +87,19 @@ def main():
     parser.add_argument("--out", required=True, help="a new run folder")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
-    with one_line_errors("tools.add_role"):
-        if args.steps < 1 or not args.lr > 0 or not args.hold >= 0:
-            raise ValueError("--steps and --lr have to be positive, --hold at least 0")
-        samples = read_lines(args.lines, args.role, args.language)
-        model, tokenizer, config = load_run(args.run, args.device)
-        held = samples[4::5]                               # every fifth line tells whether it learnt more than the rest
-        config, losses, moved = add_role(model, tokenizer, config, args.role, [s for s in samples if s not in held],
-                                         args.profile, args.steps, args.lr, args.hold)
-        out = new_folder(args.out)
-        model.save(out)
-        write_json(out / "roles.json", config["roles"])
-        how = {k: getattr(args, k) for k in ("run", "role", "lines", "steps", "lr", "hold")}
-        write_json(out / "config.json", {k: v for k, v in config.items() if k != "roles"}
-                         | {"out": str(out), "added_role": how})
+    if args.steps < 1 or not args.lr > 0 or not args.hold >= 0:
+        raise ValueError("--steps and --lr have to be positive, --hold at least 0")
+    samples = read_lines(args.lines, args.role, args.language)
+    model, tokenizer, config = load_run(args.run, args.device)
+    held = samples[4::5]                               # every fifth line tells whether it learnt more than the rest
+    config, losses, moved = add_role(model, tokenizer, config, args.role, [s for s in samples if s not in held],
+                                     args.profile, args.steps, args.lr, args.hold)
+    out = new_folder(args.out)
+    model.save(out)
+    write_json(out / "roles.json", config["roles"])
+    how = {k: getattr(args, k) for k in ("run", "role", "lines", "steps", "lr", "hold")}
+    write_json(out / "config.json", {k: v for k, v in config.items() if k != "roles"}
+                     | {"out": str(out), "added_role": how})
     print(f"{len(samples) - len(held)} lines, {args.steps} steps: {losses[0]:.3f} -> {losses[-1]:.3f} nats per token; "
           f"no other role's matrices moved by more than {100 * moved ** 0.5:.2g} %")
     if held:

@@ -5,13 +5,13 @@
 A leak is a test line that training gives away: it has the same role, question and answer; or the same role and
 question; or the same question under another role. RoleBench's own split has all three. Exit code 1 if a line is broken.
 """
-import argparse
+from console import Parser, one_line_errors, pad
+
 import sys
 from collections import Counter
 
 import numpy as np
 
-from console import one_line_errors, pad
 from data import SPLITS, fetch_data, languages, load_profiles, parse_line, rolebench_files
 from files import fetch_model, parse_json
 from tokenizer import Tokenizer
@@ -85,27 +85,27 @@ def check(root, language, tokenizer=None, generalization="instruction"):
     return out + bad + worse, len(bad + worse)
 
 
+@one_line_errors("tools.check_data")
 def main():
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("data", help="a folder in RoleBench's layout, or its hub id")
     parser.add_argument("--language", default="all", help="en, zh or all")
     parser.add_argument("--generalization", choices=("instruction", "role"), default="instruction")
     parser.add_argument("--tokenizer", help="a model's folder or hub id: lengths in its tokens")
     args = parser.parse_args()
-    with one_line_errors("tools.check_data"):
-        root, broken = fetch_data(args.data), 0
-        tokenizer = Tokenizer(fetch_model(args.tokenizer), "plain") if args.tokenizer else None
-        found = []
-        for lang in languages(args.language):
-            if any(rolebench_files(root, lang, part, SPLITS, args.generalization) for part in ("train", "test")):
-                found.append(lang)
-        if not found:
-            raise ValueError(f"{root} has no file in RoleBench's layout for --language {args.language}")
-        for lang in found:
-            lines, n = check(root, lang, tokenizer, args.generalization)
-            print("\n".join(lines))
-            broken += n
+    root, broken = fetch_data(args.data), 0
+    tokenizer = Tokenizer(fetch_model(args.tokenizer), "plain") if args.tokenizer else None
+    found = []
+    for lang in languages(args.language):
+        if any(rolebench_files(root, lang, part, SPLITS, args.generalization) for part in ("train", "test")):
+            found.append(lang)
+    if not found:
+        raise ValueError(f"{root} has no file in RoleBench's layout for --language {args.language}")
+    for lang in found:
+        lines, n = check(root, lang, tokenizer, args.generalization)
+        print("\n".join(lines))
+        broken += n
     if broken:
         sys.exit(f"tools.check_data: {broken} broken line{'s' * (broken > 1)}, listed above")
 

@@ -5,7 +5,8 @@
 Each question is asked with its role's name and description as system prompt. The answers are appended as they arrive;
 the same command again asks only for those that are missing. The service's key comes from OPENAI_API_KEY.
 """
-import argparse
+from console import Parser, one_line_errors
+
 import json
 import os
 import sys
@@ -15,7 +16,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from console import one_line_errors
 from data import SPLITS, Sample, fetch_data, load_profiles, load_test_samples, persona_of
 from eval import make_prediction
 from files import parse_json, write_text
@@ -108,7 +108,7 @@ def collect(args):
 
 def parse_args(argv):
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--endpoint", required=True, help="URL of the service, such as https://api.openai.com/v1")
     parser.add_argument("--model", required=True, help="the service's name of the model")
     parser.add_argument("--data", required=True, help="a folder in RoleBench's layout, or its hub id")
@@ -120,11 +120,11 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
+@one_line_errors("tools.collect")
 def main():
     """The command."""
     args = parse_args(sys.argv[1:])
-    with one_line_errors("tools.collect"):
-        predictions = collect(args)
+    predictions = collect(args)
     print(f"{len(predictions)} answers in {args.out}; score them with: "
           f"python eval.py --predictions {args.out} --language {args.language}")
 

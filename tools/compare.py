@@ -13,7 +13,8 @@ that they name is a row of its own.
 The interval of a difference is a paired bootstrap over the test items, after averaging each item over the seeds: it
 says how far another draw of questions could move it, not how far another seed could.
 """
-import argparse
+from console import Parser, one_line_errors, render_table
+
 import json
 import math
 import statistics
@@ -24,7 +25,6 @@ import numpy as np
 from safetensors import safe_open
 
 from checkpoint import read_run
-from console import one_line_errors, render_table
 from eval import read_predictions
 from files import read_jsonl
 from hycora_layer import METHODS
@@ -215,16 +215,16 @@ def paper_table(result, number):
                                                             for pair in pairs]
 
 
+@one_line_errors("tools.compare")
 def main():
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", nargs="+", required=True, metavar="RUN", help="run folders, or files of predictions")
     parser.add_argument("--per-role", action="store_true", help="a row for each role too")
     parser.add_argument("--table", type=int, choices=(1, 2, 3, 5), help="in the shape of this table of the paper")
     parser.add_argument("--format", choices=("text", "markdown", "json"), default="text")
     args = parser.parse_args()
-    with one_line_errors("tools.compare"):
-        result = compare(args.runs, args.per_role or args.table == 3)
+    result = compare(args.runs, args.per_role or args.table == 3)
     if args.format == "json":
         return print(json.dumps(result, ensure_ascii=False, indent=1))
     shown = [paper_table(result, args.table)] if args.table else tables(result)

@@ -11,12 +11,12 @@
 Each answer of a conversation becomes a line, the turns before it its "history". What describes the role (a card's
 texts, the first system message) goes into NAME.profiles.json beside NAME.jsonl.
 """
-import argparse
+from console import Parser, one_line_errors
+
 import json
 from collections import Counter
 from pathlib import Path
 
-from console import one_line_errors
 from files import write_json, write_jsonl
 from tools.character_card import card_in_png, read_card
 from tools.convert_authors import convert as convert_authors
@@ -118,24 +118,24 @@ def convert(paths, role=None, user="User"):
     return lines, profiles, [f"{count} x {note}" for note, count in notes.items()]
 
 
+@one_line_errors("tools.convert")
 def main():
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True, nargs="+", help="files, or the folder of the authors' files")
     parser.add_argument("--role", help="who answers in conversations that do not say it")
     parser.add_argument("--user", default="User", help="what a card's {{user}} becomes")
     parser.add_argument("--out", required=True, help="a new JSONL file; for the authors' files a new folder")
     args = parser.parse_args()
-    with one_line_errors("tools.convert"):
-        if Path(args.data[0]).is_dir():
-            return convert_authors(args.data[0], args.out)
-        out, profiles_out = Path(args.out), Path(args.out).with_suffix(".profiles.json")
-        for path in (out, profiles_out):
-            if path.exists():
-                raise FileExistsError(f"{path} exists already; choose another --out")
-        lines, profiles, notes = convert(args.data, args.role, args.user)
-        write_jsonl(out, lines)
-        write_json(profiles_out, profiles)
+    if Path(args.data[0]).is_dir():
+        return convert_authors(args.data[0], args.out)
+    out, profiles_out = Path(args.out), Path(args.out).with_suffix(".profiles.json")
+    for path in (out, profiles_out):
+        if path.exists():
+            raise FileExistsError(f"{path} exists already; choose another --out")
+    lines, profiles, notes = convert(args.data, args.role, args.user)
+    write_jsonl(out, lines)
+    write_json(profiles_out, profiles)
     print("\n".join([*notes, f"{out}: {len(lines)} lines; {profiles_out}: {len(profiles)} descriptions"]))
 
 

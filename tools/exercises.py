@@ -8,6 +8,8 @@
 A blank keeps its docstring, its shapes and its comments. The judges are the project's own tests, and each exercise is
 judged with all others as in the project, so the order is yours. Nothing is kept twice: blanks are cut by `ast`.
 """
+from console import one_line_errors, pad
+
 import argparse
 import ast
 import io
@@ -19,7 +21,6 @@ import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
-from console import one_line_errors, pad
 from files import write_text
 from tools.source import ROOT, named, tagged
 

@@ -8,7 +8,8 @@ Beside it stands what serving needs: see tools/serving_files.py.
 What was written is read again and has to give the run's own logits before the tool says done: a loader that finds
 nothing under the names it expects (or no lora_alpha) does not complain, it answers as the untouched backbone.
 """
-import argparse
+from console import Parser, one_line_errors
+
 import json
 import re
 import shutil
@@ -19,7 +20,6 @@ from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file, save_file
 
 from checkpoint import load_run
-from console import one_line_errors
 from data import role_id
 from files import fetch_model, write_json
 from model import CHATGLM_NAMES, Transformer
@@ -131,9 +131,10 @@ def write_model(model, role, base, folder):
     return difference
 
 
+@one_line_errors("tools.export")
 def main():
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--run", required=True)
     parser.add_argument("--role", help="whose adapter")
     parser.add_argument("--all", action="store_true", help="every role's, each in a folder of its name")
@@ -141,25 +142,24 @@ def main():
     parser.add_argument("--merge", action="store_true", help="a full model instead of an adapter")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    with one_line_errors("tools.export"):
-        if bool(args.role) == args.all or args.all and args.merge:
-            raise ValueError("name one --role (with --merge if you like), or --all")
-        if Path(args.out).exists() and any(Path(args.out).iterdir()):
-            raise ValueError(f"{args.out} is not empty: nothing is overwritten")
-        model, tokenizer, config = load_run(args.run, args.device)
-        if args.all:
-            outs = {role: Path(args.out) / name for role, name in folder_names(config["roles"]).items()}
-        else:
-            number = role_id(args.role, config["roles"])
-            outs = {role: Path(args.out) for role, other in config["roles"].items() if other == number}
-        for role, out in outs.items():
-            number = config["roles"][role]
-            rank = None if args.merge else adapter_rank(model, number)
-            difference = (write_model if args.merge else write_adapter)(model, number, config["model"], out)
-            write_serving_files(out, role, tokenizer, config, rank)
-            print(f"{role}: {out}, read again: logits differ from the run's by at most {difference:.2g}")
-        if config["method"] == "lora":
-            print("all roles of this run have the same weights: the persona in its chat_template.jinja makes the role")
+    if bool(args.role) == args.all or args.all and args.merge:
+        raise ValueError("name one --role (with --merge if you like), or --all")
+    if Path(args.out).exists() and any(Path(args.out).iterdir()):
+        raise ValueError(f"{args.out} is not empty: nothing is overwritten")
+    model, tokenizer, config = load_run(args.run, args.device)
+    if args.all:
+        outs = {role: Path(args.out) / name for role, name in folder_names(config["roles"]).items()}
+    else:
+        number = role_id(args.role, config["roles"])
+        outs = {role: Path(args.out) for role, other in config["roles"].items() if other == number}
+    for role, out in outs.items():
+        number = config["roles"][role]
+        rank = None if args.merge else adapter_rank(model, number)
+        difference = (write_model if args.merge else write_adapter)(model, number, config["model"], out)
+        write_serving_files(out, role, tokenizer, config, rank)
+        print(f"{role}: {out}, read again: logits differ from the run's by at most {difference:.2g}")
+    if config["method"] == "lora":
+        print("all roles of this run have the same weights: the persona in its chat_template.jinja makes the role")
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@
 
 `tools.svg` has the drawing board and the colours, `tools.plots` what is drawn from numbers.
 """
+from console import one_line_errors
+
 import argparse
 from pathlib import Path
 
-from console import one_line_errors
 from files import parse_json, write_text
 from tools.paper import trainable
 from tools.plots import parameters, similarity, voice_and_fact

@@ -8,14 +8,14 @@ twice, in either order; only if it prefers the same answer both times has that a
 are appended to --out as they arrive and never asked for twice. A service's key comes from OPENAI_API_KEY. A local
 judge, any backbone's folder, is asked which verdict it finds likelier.
 """
-import argparse
+from console import Parser, one_line_errors
+
 import hashlib
 import re
 from pathlib import Path
 
 import torch
 
-from console import one_line_errors
 from eval import read_predictions
 from files import fetch_model
 from metrics import bootstrap
@@ -128,9 +128,10 @@ def tally(verdicts):
     return result
 
 
+@one_line_errors("tools.judge")
 def main():
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--a", required=True, help="predictions.jsonl of one run")
     parser.add_argument("--b", required=True, help="of the other")
     parser.add_argument("--base-url", help="an OpenAI-compatible service")
@@ -140,28 +141,27 @@ def main():
     parser.add_argument("--limit", type=int, default=0, help="at most so many questions, four calls each; 0: all")
     parser.add_argument("--dry-run", action="store_true", help="print the first prompt and the number of calls")
     args = parser.parse_args()
-    with one_line_errors("tools.judge"):
-        name = args.judge or args.judge_model
-        if args.limit < 0:
-            raise ValueError("--limit has to be 0 or more")
-        if not args.dry_run and not (args.judge or args.base_url and args.judge_model):
-            raise ValueError("name a judge: --base-url and --judge-model, or --judge local:FOLDER")
-        about = {"judge": name, "a_file": args.a, "b_file": args.b}
-        items = [about | pair | {"criterion": criterion, "order": order}
-                 for pair in pairs(args.a, args.b, args.limit) for criterion in CRITERIA for order in ("ab", "ba")]
-        if args.dry_run:
-            return print(f"{prompt_of(items[0])}\n\n({len(items)} such calls)")
-        if args.judge and not args.judge.startswith("local:"):
-            raise ValueError(f"--judge is {args.judge!r}; it takes local:FOLDER")
-        verdict = local(args.judge.removeprefix("local:")) if args.judge else service(args.base_url, name)
-        names = (*about, "criterion", "order", "split", "role", "question", "texts")
+    name = args.judge or args.judge_model
+    if args.limit < 0:
+        raise ValueError("--limit has to be 0 or more")
+    if not args.dry_run and not (args.judge or args.base_url and args.judge_model):
+        raise ValueError("name a judge: --base-url and --judge-model, or --judge local:FOLDER")
+    about = {"judge": name, "a_file": args.a, "b_file": args.b}
+    items = [about | pair | {"criterion": criterion, "order": order}
+             for pair in pairs(args.a, args.b, args.limit) for criterion in CRITERIA for order in ("ab", "ba")]
+    if args.dry_run:
+        return print(f"{prompt_of(items[0])}\n\n({len(items)} such calls)")
+    if args.judge and not args.judge.startswith("local:"):
+        raise ValueError(f"--judge is {args.judge!r}; it takes local:FOLDER")
+    verdict = local(args.judge.removeprefix("local:")) if args.judge else service(args.base_url, name)
+    names = (*about, "criterion", "order", "split", "role", "question", "texts")
 
-        def work(item):
-            found, said = verdict(prompt_of(item))
-            won = {"1": item["order"][0], "2": item["order"][1]}.get(found, found)
-            return {n: item[n] for n in names} | {"verdict": won, "said": said}
-        out = Path(args.out or Path(args.a).with_name("verdicts.jsonl"))
-        verdicts = resumable_map(out, names, items, work, 1 if args.judge else 8)
+    def work(item):
+        found, said = verdict(prompt_of(item))
+        won = {"1": item["order"][0], "2": item["order"][1]}.get(found, found)
+        return {n: item[n] for n in names} | {"verdict": won, "said": said}
+    out = Path(args.out or Path(args.a).with_name("verdicts.jsonl"))
+    verdicts = resumable_map(out, names, items, work, 1 if args.judge else 8)
     print(f"{name} on A = {args.a} and B = {args.b}; verdicts in {out}")
     for criterion, t in tally(verdicts).items():
         if not t["n"]:

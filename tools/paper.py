@@ -15,12 +15,13 @@ A mark in the text         what takes its place
 
 A mark that names what does not exist is an error, so that the page cannot point at nothing.
 """
+from console import one_line_errors, render_table
+
 import functools
 import json
 import re
 
 from config import read_config
-from console import one_line_errors, render_table
 from files import write_text
 from hycora_layer import METHODS, AdapterConfig
 from losses import lambda_at

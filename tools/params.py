@@ -13,15 +13,14 @@ where the encoder is E = R d_c + L d_l + 2 (d_c + d_l) + (d_c + d_l + 1) d_h + N
 the contrastive projections, used in training alone, P = (d_c + 1) d_c + (C + 1) d_c for a model of width C.
 The numbers printed are counted on the model itself, built without memory; a test compares them with these formulas.
 """
-import argparse
+from console import Parser, one_line_errors
+
 import dataclasses
-import json
 from pathlib import Path
 
 import torch
 
-from console import one_line_errors
-from files import fetch
+from files import MODEL_NUMBERS, fetch, read_json, reading
 from hycora_layer import METHODS, AdapterConfig, HyperModel
 from model import ModelConfig, Transformer
 
@@ -33,21 +32,22 @@ def count(model_config, adapter_config):
     return sum(p.numel() for p in model.trainable().values()), sum(map(len, model.target_modules.values()))
 
 
+@one_line_errors("tools.params")
 def main():
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", required=True, help="a config.json, its folder, or a hub id")
     parser.add_argument("--roles", type=int, required=True)
     sizes = [f for f in dataclasses.fields(AdapterConfig) if f.type is int and f.name != "num_roles"]
     for f in sizes:
         parser.add_argument(f"--{f.name.replace('_', '-')}", type=int, default=f.default)
     args = parser.parse_args()
-    with one_line_errors("tools.params"):
-        for name, value in vars(args).items():
-            if isinstance(value, int) and value < (name != "num_blocks"):
-                raise ValueError(f"--{name.replace('_', '-')} is {value}, but it has to be positive")
-        path = Path(args.model) if args.model.endswith(".json") else fetch(args.model, ["config.json"]) / "config.json"
-        model_config = ModelConfig.from_hf(json.loads(path.read_text("utf8")))
+    for name, value in vars(args).items():
+        if isinstance(value, int) and value < (name != "num_blocks"):
+            raise ValueError(f"--{name.replace('_', '-')} is {value}, but it has to be positive")
+    path = Path(args.model) if args.model.endswith(".json") else fetch(args.model, ["config.json"]) / "config.json"
+    with reading(path, "the configuration of a LLaMA-style model"):
+        model_config = ModelConfig.from_hf(read_json(path, numbers=MODEL_NUMBERS))
     config = AdapterConfig(num_roles=args.roles, **{f.name: getattr(args, f.name) for f in sizes})
     counts = {method: count(model_config, dataclasses.replace(config, method=method)) for method in METHODS}
     print(f"{args.model}, {args.roles} roles, {counts['lora'][1]} adapted linears, rank {config.rank}")

@@ -7,7 +7,8 @@ Runs go to --out, runs/reproduce/STUDY/POINT/VARIANT/SEED. The same command agai
 was interrupted, and trains what is missing. Then results/STUDY.json gets every mean, deviation and interval of all that
 is scored so far, and `tools.results` fills the tables in from there.
 """
-import argparse
+from console import Parser, one_line_errors
+
 import functools
 import itertools
 import json
@@ -22,7 +23,6 @@ from pathlib import Path
 
 import train
 from checkpoint import read_run
-from console import one_line_errors
 from data import fetch_data, load_rolebench
 from eval import make_prediction
 from files import read_jsonl, write_text
@@ -136,9 +136,10 @@ def gather(folders):
     return {"rows": rows, "differences": result["differences"], "runs": more}
 
 
+@one_line_errors("tools.reproduce")
 def main():
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--seeds", type=int, help="1 to this; default: the study's own")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, on one GPU or on shares of the cores")
@@ -155,24 +156,23 @@ def main():
         run = folder[at, variant] / str(seed)
         own = f"{study.arguments} {study.points[at]} {VARIANTS[variant]} --seed {seed} --out {run}"
         return run, shlex.split(own) + keys
-    with one_line_errors("tools.reproduce"):
-        if strange := only - set(study.points) - set(study.variants):
-            raise ValueError(f"--only {', '.join(strange)}: choose {', '.join([*study.points, *study.variants])}")
-        for seed, (at, variant) in itertools.product(seeds, folder):     # seed by seed: the methods stay level
-            if not only or only & {at, variant}:
-                jobs.append(job(at, variant, seed))
-                train.parse_args(jobs[-1][1])              # better known before the first of them has trained
-        with ThreadPoolExecutor(args.jobs) as pool:
-            threads = max(1, (os.cpu_count() or 1) // args.jobs)
-            wrong = [w for w in pool.map(lambda job: make(*job, threads), jobs) if w]
-        for (at, variant), place in folder.items():
-            if runs := sorted(path.parent for path in place.glob("*/scores.json")):
-                points.setdefault(at, {})[variant] = runs
-            if unlike := [run for run in runs if not matches(run, job(at, variant, run.name)[1])]:
-                raise ValueError(f"{unlike[0]} was made with other keys: move it away, or choose another --out")
-        more = [Path(key).name if os.path.isabs(key) else key for key in keys]           # no machine's folders
-        result = {"study": args.study, "arguments": " ".join([study.arguments, *more]),
-                  "torch": train.torch.__version__, "points": {at: gather(of) for at, of in points.items()}}
+    if strange := only - set(study.points) - set(study.variants):
+        raise ValueError(f"--only {', '.join(strange)}: choose {', '.join([*study.points, *study.variants])}")
+    for seed, (at, variant) in itertools.product(seeds, folder):     # seed by seed: the methods stay level
+        if not only or only & {at, variant}:
+            jobs.append(job(at, variant, seed))
+            train.parse_args(jobs[-1][1])              # better known before the first of them has trained
+    with ThreadPoolExecutor(args.jobs) as pool:
+        threads = max(1, (os.cpu_count() or 1) // args.jobs)
+        wrong = [w for w in pool.map(lambda job: make(*job, threads), jobs) if w]
+    for (at, variant), place in folder.items():
+        if runs := sorted(path.parent for path in place.glob("*/scores.json")):
+            points.setdefault(at, {})[variant] = runs
+        if unlike := [run for run in runs if not matches(run, job(at, variant, run.name)[1])]:
+            raise ValueError(f"{unlike[0]} was made with other keys: move it away, or choose another --out")
+    more = [Path(key).name if os.path.isabs(key) else key for key in keys]           # no machine's folders
+    result = {"study": args.study, "arguments": " ".join([study.arguments, *more]),
+              "torch": train.torch.__version__, "points": {at: gather(of) for at, of in points.items()}}
     if points:
         RESULTS.mkdir(exist_ok=True)
         write_text(RESULTS / f"{args.study}.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")

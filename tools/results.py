@@ -5,11 +5,12 @@
 A table goes between "<!-- table NAME -->" and "<!-- end -->"; NAME is a study, "STUDY differences", or "STUDY kinds",
 which has the facts of each kind of knowledge. None is typed.
 """
+from console import render_table
+
 import json
 import re
 from pathlib import Path
 
-from console import render_table
 from files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,7 +20,9 @@ def folder_names(roles):
     for role, number in roles.items():
         name = re.sub(r"[^\w .\-]", "_", role).strip(" .")
         taken = {other.casefold() for other in names.values()}
-        names[role] = name if name and name.casefold() not in taken else f"{name}-{number}".strip("-")
+        while not name or name.casefold() in taken:
+            name = f"{name}-{number}".strip("-")
+        names[role] = name
     return names
 
 

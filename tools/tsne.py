@@ -7,7 +7,8 @@ ChatGLM2's query_key_value. The silhouette (-1 to 1; cosine, on the matrices the
 for what the eye sees: above 0, a point is nearer to its own group than to the next. "Within a layer" first takes from
 each matrix the mean of its layer over all roles, which leaves what the roles differ in.
 """
-import argparse
+from console import Parser, one_line_errors
+
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,7 +16,6 @@ import numpy as np
 import torch
 
 from checkpoint import load_run
-from console import one_line_errors
 from eval import provenance
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999933")  # colour-blind-safe
@@ -83,26 +83,26 @@ def draw(factors, roles, title, seed=0):
     return figure
 
 
+@one_line_errors("tools.tsne")
 def main():
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--run", required=True)
     parser.add_argument("--kind", help="a kind of linear; default: the first, as query_key_value in the paper")
     parser.add_argument("--out", help="PNG or SVG; default: tsne.png in the run folder")
     args = parser.parse_args()
-    with one_line_errors("tools.tsne"):
-        if not (find_spec("matplotlib") and find_spec("sklearn")):
-            raise ValueError("this needs two more packages: pip install matplotlib scikit-learn")
-        model, _, config = load_run(args.run, "cpu")
-        kind = args.kind or next(iter(model.target_modules))
-        if kind not in model.target_modules:
-            raise ValueError(f"there is no {kind!r}; choose {', '.join(model.target_modules)}")
-        factors = matrices(model, kind)
-        if not factors:
-            raise ValueError(f"{args.run}: with {config['method']} all roles share A and B: there is nothing to draw")
-        out = Path(args.out or Path(args.run) / "tsne.png")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draw(factors, list(config["roles"]), f"{kind} of {provenance(config)}").savefig(out, dpi=130)
+    if not (find_spec("matplotlib") and find_spec("sklearn")):
+        raise ValueError("this needs two more packages: pip install matplotlib scikit-learn")
+    model, _, config = load_run(args.run, "cpu")
+    kind = args.kind or next(iter(model.target_modules))
+    if kind not in model.target_modules:
+        raise ValueError(f"there is no {kind!r}; choose {', '.join(model.target_modules)}")
+    factors = matrices(model, kind)
+    if not factors:
+        raise ValueError(f"{args.run}: with {config['method']} all roles share A and B: there is nothing to draw")
+    out = Path(args.out or Path(args.run) / "tsne.png")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draw(factors, list(config["roles"]), f"{kind} of {provenance(config)}").savefig(out, dpi=130)
     for factor, m in factors.items():
         print(f"{kind} {factor}: {m.shape[0]} roles x {m.shape[1]} layers; silhouette " +
               ", ".join(f"by {name} {value:.3f}" for name, value in silhouettes(m).items()))

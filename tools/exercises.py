@@ -136,7 +136,8 @@ def judge(exercise, folder, show=False):
         write_text(Path(core) / file, text)
         tests = [f"tests/{test}" for test in exercise.tests]
         done = subprocess.run([sys.executable, "-m", "pytest", "-x", "--tb=short", "-p", "no:cacheprovider", *tests],
-                              cwd=ROOT, env=os.environ | {"HYCORA_CORE": core}, capture_output=True, text=True)
+                              cwd=ROOT, env=os.environ | {"HYCORA_CORE": core, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+                              capture_output=True, text=True)
     if show:
         print(done.stdout)
     if done.returncode == 0:

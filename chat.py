@@ -173,6 +173,11 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
+@one_line_errors("chat.py")
+def main():
+    """The command."""
+    chat(parse_args(sys.argv[1:]))
+
+
 if __name__ == "__main__":
-    with one_line_errors("chat.py"):
-        chat(parse_args(sys.argv[1:]))
+    main()

@@ -330,6 +330,11 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
+@one_line_errors("eval.py")
+def main():
+    """The command."""
+    score(parse_args(sys.argv[1:]))
+
+
 if __name__ == "__main__":
-    with one_line_errors("eval.py"):
-        score(parse_args(sys.argv[1:]))
+    main()

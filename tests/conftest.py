@@ -1,8 +1,12 @@
 """What the tests share: small backbones with every parameter randomised, and a throwaway data set."""
+import contextlib
+import importlib
+import io
 import json
 import os
 import random
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -64,3 +68,29 @@ def write_rolebench(root, lines, language="en", split="role_specific", part="tra
     path.write_text("".join(json.dumps({"role": r, "question": q, "generated": a}, ensure_ascii=False) + "\n"
                             for r, q, a in lines), "utf8")
     return path
+
+
+@dataclass
+class Done:
+    """How a command ended and what it printed, as of subprocess.run."""
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def command(module, *args, ok=True, stdin=""):
+    """Runs the main() of a module of this repository in this process, as if from a terminal. ok: whether it has to succeed."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", [module, *map(str, args)])
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), "utf8"))
+        try:
+            importlib.import_module(module).main()
+        except SystemExit as stop:
+            code = stop.code
+    if isinstance(code, str):                                            # as Python does at the end
+        err.write(code + "\n")
+        code = 1
+    done = Done(code or 0, out.getvalue(), err.getvalue())
+    assert ok is None or (done.returncode == 0) == ok, done.stderr[-2000:]
+    return done

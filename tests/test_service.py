@@ -2,21 +2,24 @@
 import json
 import os
 import re
-import subprocess
-import sys
+import signal
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import ROOT, write_rolebench
+from conftest import ROOT, command, write_rolebench
 
 import eval as evaluation
+from files import locked
 from tools import collect, judge
+from tools import service as services
+from tools.service import MOST_BYTES, chat_completion, check_endpoint, read_key
 
 
 class Service:
-    """An OpenAI-compatible server. `behaviours` are used up one a call: an HTTP status, "slow", "garbage", or "ok"."""
+    """An OpenAI-compatible server. `behaviours` are used up one a call: an HTTP status, a URL to redirect to, bytes to answer with, "slow",
+    "drip" (a byte now and then, for ever), "endless" (as fast as it can), "garbage", or "ok"."""
     def __init__(self):
         self.calls, self.behaviours, self.lock = [], [], threading.Lock()
         self.reply = lambda messages: "ok"
@@ -30,31 +33,43 @@ class Service:
                     behaviour = service.behaviours.pop(0) if service.behaviours else "ok"
                 if behaviour == "slow":
                     time.sleep(0.5)
-                status = behaviour if isinstance(behaviour, int) else 200
-                text = "<html>" if behaviour == "garbage" else json.dumps(
-                    {"id": "1", "created": 1, "model": "m", "object": "chat.completion", "system_fingerprint": "x",
-                     "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
-                     "choices": [{"index": 0, "finish_reason": "stop",
-                                  "message": {"role": "assistant", "content": service.reply(body["messages"])}}]})
+                redirect = isinstance(behaviour, str) and behaviour.startswith("http")
+                status = behaviour if isinstance(behaviour, int) else 302 if redirect else 200
+                text = behaviour if isinstance(behaviour, bytes) else b"<html>" if behaviour == "garbage" else completion(service.reply(body["messages"]))
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
+                if redirect:
+                    self.send_header("Location", behaviour)
                 self.end_headers()
-                self.wfile.write(text.encode())
+                try:
+                    while behaviour in ("drip", "endless"):
+                        self.wfile.write(b" " if behaviour == "drip" else b" " * 2 ** 20)
+                        time.sleep(0.02 if behaviour == "drip" else 0)
+                    self.wfile.write(text)
+                except OSError:
+                    pass                                                 # whoever asked has hung up
+
+            do_GET = do_POST                                             # what a redirect would become
 
             def log_message(self, *_):
                 pass
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+
+
+def completion(text):
+    return json.dumps({"id": "1", "model": "m", "choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]}).encode()
 
 
 @pytest.fixture
 def service(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)              # this server is no hub
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     s = Service()
     yield s
     s.server.shutdown()
+    s.server.server_close()
 
 
 MESSAGES = [{"role": "user", "content": "Who?"}]
@@ -63,17 +78,107 @@ MESSAGES = [{"role": "user", "content": "Who?"}]
 def test_failures_that_may_pass_are_tried_again_and_others_are_not(service, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     service.behaviours = [503, 429, "garbage", "slow"]
-    assert collect.chat_completion(service.url, "m", MESSAGES, pauses=(0, 0, 0), max_tokens=7) == "ok"
+    assert chat_completion(service.url, "m", MESSAGES, pauses=(0, 0, 0), max_tokens=7) == "ok"
     assert len(service.calls) == 4
     path, key, body = service.calls[-1]
     assert (path, key, body["model"], body["max_tokens"], body["messages"]) == ("/v1/chat/completions", "Bearer sk-secret", "m", 7, MESSAGES)
     for status, calls in ((401, 1), (500, 3)):
         service.calls, service.behaviours = [], [status] * 9
         with pytest.raises(ValueError, match="does not answer") as error:
-            collect.chat_completion(service.url, "m", MESSAGES, pauses=(0, 0))
+            chat_completion(service.url, "m", MESSAGES, pauses=(0, 0))
         assert len(service.calls) == calls and "\n" not in str(error.value) and "sk-secret" not in str(error.value)
     with pytest.raises(ValueError, match="does not answer"):
-        collect.chat_completion("http://127.0.0.1:9/v1", "m", MESSAGES, pauses=(0,))
+        chat_completion("http://127.0.0.1:9/v1", "m", MESSAGES, pauses=(0,))
+
+
+def ask(service, **options):
+    return chat_completion(service.url, "m", MESSAGES, **{"pauses": (), "seconds": 5} | options)
+
+
+# -------------------------------------------------------------------------------------------------------- the key
+@pytest.mark.parametrize("key", ["", None, "  \n"])
+def test_without_a_key_of_its_own_nothing_is_sent_and_never_the_hubs_token(service, monkeypatch, tmp_path, key):
+    """R6.1: with OPENAI_API_KEY empty the hub's token went to any endpoint, as its bearer."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    (tmp_path / "token").write_text("hf_secret")
+    if key is not None:
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+    assert ask(service) == "ok" and service.calls[0][1] is None
+
+
+def test_a_key_that_ends_in_a_newline_is_sent_without_it(service, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", " sk-secret\n")
+    assert ask(service) == "ok" and service.calls[0][1] == "Bearer sk-secret"
+
+
+@pytest.mark.parametrize("key", ["sk-se cret", "sk-se\ncret", "sk-\u2028x", "sk-\x07"])
+def test_what_cannot_be_a_key_is_refused_at_once_and_never_shown(service, monkeypatch, key):
+    """R6.2: it was printed in the message about an illegal header, after 82 seconds."""
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ValueError, match="OPENAI_API_KEY holds characters") as error:
+        ask(service, pauses=(60,))
+    assert "sk-" not in str(error.value) and not service.calls
+
+
+def test_the_key_is_shown_in_no_error(service, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setattr(services, "post", lambda *_: (_ for _ in ()).throw(OSError("bad header b'Bearer sk-secret'")))
+    with pytest.raises(ValueError, match="Bearer \\*\\*\\*"):
+        ask(service)
+
+
+@pytest.mark.parametrize("status", ["to another host", 307])
+def test_a_redirect_is_not_followed_and_carries_no_key(service, monkeypatch, status):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    other = Service()
+    service.behaviours = [other.url if status == "to another host" else status] * 2
+    with pytest.raises(ValueError, match="does not answer: HTTP Error 30"):
+        ask(service, pauses=(0,))
+    assert not other.calls and len(service.calls) == 1
+    other.server.shutdown()
+    other.server.server_close()
+
+
+@pytest.mark.parametrize("url", ["http://me:pass@h/v1", "http://me@h/v1", "https://h/v1?key=sk-secret", "https://h/v1#sk-secret"])
+def test_a_secret_in_the_endpoint_is_refused_before_it_is_stored(url):
+    """R6.7: it stood in every line's "by"."""
+    with pytest.raises(ValueError, match="put the key in OPENAI_API_KEY") as error:
+        check_endpoint(url)
+    assert "secret" not in str(error.value) and "pass@" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["", "h/v1", "ftp://h", "http://", "http://h\n/v1", "http://h h/", "file:///etc/passwd", "https://\u0430"])
+def test_what_is_no_url_is_refused(url):
+    with pytest.raises(ValueError):
+        check_endpoint(url)
+    assert check_endpoint("https://h:8000/v1/") == "https://h:8000/v1" and read_key() is not None
+
+
+# ----------------------------------------------------------------------------------------------- limits of an answer
+@pytest.mark.parametrize("behaviour, words", [("drip", "no whole answer within 0.3 seconds"), ("slow", "no whole answer|timed out"), ("endless", "more than 4 MiB")])
+def test_an_answer_has_a_limit_of_time_and_size(service, behaviour, words):
+    """R6.9: a byte a second was waited for for ever."""
+    service.behaviours = [behaviour]
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=words):
+        ask(service, seconds=0.3 if behaviour != "endless" else 20)
+    assert time.monotonic() - started < 15 and MOST_BYTES == 2 ** 22
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"null", b"{}", b'{"choices": []}', b'{"choices": null}', b'{"choices": [{"message": null}]}', b'{"choices": {"a": 1}}',
+                                  b'{"choices": [{"message": {"content": [1]}}]}', b"[" * 100_000, b"\xff\xfe", b'{"choices": [{"message": {"content": NaN}}]}'])
+def test_an_answer_that_is_none_is_one_line(service, text):
+    service.behaviours = [text]
+    with pytest.raises(ValueError, match="does not answer: ") as error:
+        ask(service)
+    assert "\n" not in str(error.value)
+
+
+def test_half_a_character_in_an_answer_stops_no_collection(service):
+    """R6.14: it could not be written, so the collection failed at that line for ever."""
+    service.behaviours = [b'{"choices": [{"message": {"content": "a \\ud83d b"}}]}', completion(None)]
+    assert ask(service) == "a ? b" and ask(service) == ""
 
 
 def collected(url, data, model, out, *more):
@@ -124,6 +229,44 @@ def test_another_model_is_asked_anew_and_no_other_file_is_touched(service, tmp_p
         assert out.read_text() == text
 
 
+def test_answers_that_are_on_their_way_when_one_fails_are_kept(service, tmp_path):
+    """R6.14: one 403 among eight requests, and the other seven answers were lost."""
+    write_rolebench(tmp_path, [("A", f"What is {n}?", ["x"]) for n in range(8)], part="test")
+    out = tmp_path / "g.jsonl"
+
+    def reply(messages):
+        time.sleep(0.2)
+        return "ok"
+    service.reply, service.behaviours = reply, [403] + ["ok"] * 7
+    with pytest.raises(ValueError, match="403"):
+        collected(service.url, tmp_path, "m", out)
+    assert out.read_text().count("\n") == 7
+
+
+def test_a_line_cut_off_inside_of_a_character_is_asked_again_and_two_collections_do_not_mix(service, tmp_path):
+    write_rolebench(tmp_path, [("A", f"What is {n}?", ["x"]) for n in range(3)], part="test")
+    service.reply, out = lambda messages: "俺老孙", tmp_path / "g.jsonl"
+    collected(service.url, tmp_path, "m", out)
+    whole = out.read_bytes()
+    out.write_bytes(whole[:whole.rindex("孙".encode()) + 1])
+    with locked(out), pytest.raises(ValueError, match="in use by another process"):
+        collected(service.url, tmp_path, "m", out)
+    collected(service.url, tmp_path, "m", out)
+    assert len(service.calls) == 4 and sorted(out.read_bytes().splitlines()) == sorted(whole.splitlines())
+
+
+def test_an_interrupt_waits_for_no_answer():
+    """R6.14: it took up to 80 seconds, since the threads that asked were waited for."""
+    def work(item):
+        if item == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(30)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        list(services.map_in_threads(work, range(8), 8, "asking"))
+    assert time.monotonic() - started < 5
+
+
 # ------------------------------------------------------------------------------------------------------------ judge
 def files(tmp_path, n=12):
     for name, text in (("a", "good"), ("b", "bad")):
@@ -133,9 +276,10 @@ def files(tmp_path, n=12):
 
 
 def run_judge(*args, ok=True, **env):
-    done = subprocess.run([sys.executable, "-m", "tools.judge", *args], cwd=ROOT, capture_output=True, text=True, env=os.environ | env)
-    assert (done.returncode == 0) == ok, done.stderr[-1000:]
-    return done
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in env.items():
+            patch.setenv(name, value)
+        return command("tools.judge", *args, ok=ok)
 
 
 def test_a_fair_judge_is_counted_resumed_and_capped(service, tmp_path):

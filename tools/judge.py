@@ -21,7 +21,7 @@ from files import fetch_model
 from metrics import bootstrap
 from model import Transformer
 from tokenizer import Tokenizer
-from tools.collect import chat_completion, resumable_map
+from tools.service import chat_completion, check_endpoint, read_key, resumable_map
 
 CRITERIA = {
     "behaviour": "Which answer sounds more like {role}: tone of voice, temper, habits of speech, attitude to whoever "
@@ -61,6 +61,9 @@ def parse(text):
 
 def service(url, name, tries=3):
     """A judge behind an OpenAI-compatible endpoint: a function from prompt to (verdict or None, what it said)."""
+    check_endpoint(url)
+    read_key()
+
     def verdict(prompt):
         for _ in range(tries):
             said = chat_completion(url, name, [{"role": "user", "content": prompt}], max_tokens=512, temperature=0)
@@ -162,6 +165,8 @@ def main():
         return {n: item[n] for n in names} | {"verdict": won, "said": said}
     out = Path(args.out or Path(args.a).with_name("verdicts.jsonl"))
     verdicts = resumable_map(out, names, items, work, 1 if args.judge else 8)
+    if any(v.get("verdict") not in ("a", "b", "tie", None) for v in verdicts):
+        raise ValueError(f"{out}: a \"verdict\" is none of a, b, tie and null")
     print(f"{name} on A = {args.a} and B = {args.b}; verdicts in {out}")
     for criterion, t in tally(verdicts).items():
         if not t["n"]:

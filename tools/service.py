@@ -1,0 +1,196 @@
+"""A question to an OpenAI-compatible service, within limits of time and size; many questions, whose answers are kept.
+
+The service's key comes from OPENAI_API_KEY. It goes to the host that was named and to no other (a redirect is not
+followed), and it is neither printed nor stored.
+"""
+from console import one_line
+
+import json
+import os
+import queue
+import re
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+from files import FileError, locked, parse_json, reading, to_json, writing
+
+HOPELESS = (300, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 422)  # statuses that asking again does not mend
+MOST_BYTES = 4 * 2 ** 20                # of an answer
+GRACE = 60                              # seconds for answers that are on their way when one has failed for good
+
+
+# ------------------------------------------------------------------------------------------------------ one question
+def check_endpoint(url):
+    """The URL of a service, without a slash at its end; ValueError for one that is none, or that has a secret in it."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not re.fullmatch("[\x21-\x7e]+", url):
+        raise ValueError("an endpoint is a URL such as https://api.openai.com/v1")
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise ValueError(f"the endpoint at {parts.hostname} has a user, a password or a query in its URL, which would "
+                         f"be stored with every answer: leave it out, and put the key in OPENAI_API_KEY")
+    return url.rstrip("/")
+
+
+def read_key():
+    """The key in OPENAI_API_KEY, or an empty text; ValueError, which does not show it, for what cannot be one."""
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not re.fullmatch("[\x21-\x7e]*", key):
+        raise ValueError("OPENAI_API_KEY holds characters that no key has, such as blanks: set it anew")
+    return key
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: it would carry the key, or the question, to a host that nobody has named."""
+    def redirect_request(self, *_):
+        """None, which makes the redirect an error."""
+        return None
+
+
+def post(url, body, key, seconds):
+    """The JSON object that a service answers to one. OSError or ValueError for anything else."""
+    headers = {"Content-Type": "application/json"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    with urllib.request.build_opener(NoRedirect).open(request, timeout=seconds) as response:
+        text = response.read(MOST_BYTES + 1)
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"an answer of more than {MOST_BYTES >> 20} MiB")
+    with reading("the answer", "a chat completion"):
+        return json.loads(text)
+
+
+def within(seconds, work):
+    """The result of work(); TimeoutError when it takes longer than this in all, whatever a service sends meanwhile."""
+    done = queue.SimpleQueue()
+
+    def run():
+        try:
+            done.put((work(), None))
+        except Exception as error:                       # handed on to the thread that waits
+            done.put((None, error))
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result, error = done.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no whole answer within {seconds} seconds") from None
+    if error is not None:
+        raise error
+    return result
+
+
+def chat_completion(url, model, messages, pauses=(1, 4, 15, 60), seconds=120, **options):
+    """What an OpenAI-compatible service answers to chat messages; asked again after each pause (seconds) while it is
+    busy, slow or down. seconds: of one answer, in all. ValueError when it will not answer."""
+    url = check_endpoint(url)
+    key = read_key()
+    body = {"model": model, "messages": messages, **options}
+    for pause in (*pauses, None):
+        try:
+            answer = within(seconds, lambda: post(f"{url}/chat/completions", body, key, seconds))
+            return text_of(answer)
+        except Exception as error:                       # whatever may go wrong at the other end
+            if pause is None or getattr(error, "code", None) in HOPELESS:
+                reason = one_line(error, 200)
+                raise ValueError(f"{url} does not answer: {reason.replace(key, '***') if key else reason}") from None
+            time.sleep(pause)
+
+
+def text_of(answer):
+    """The text of a chat completion, without what could not be written to a file."""
+    try:
+        text = answer["choices"][0]["message"]["content"]
+        return (text or "").encode("utf8", "replace").decode().strip()
+    except (LookupError, TypeError, AttributeError):
+        raise ValueError("an answer that is no chat completion") from None
+
+
+# ----------------------------------------------------------------------------------------------------- many questions
+def read_finished(path, keys):
+    """The records of an interrupted collection; a line cut off in mid-write is removed from the file.
+
+    FileError, with nothing touched, if it is a file of something else.
+    """
+    text, newline, cut_off = path.read_bytes().rpartition(b"\n")
+    records = [parse_json(line, f"{path}:{n}") for n, line in enumerate(text.split(b"\n"), 1) if line.strip()]
+    foreign = [n for n, record in enumerate(records, 1) if not set(keys) <= record.keys()]
+    if cut_off and not cut_off.startswith(b"{"):
+        foreign.append(len(records) + 1)
+    if foreign:
+        raise FileError(f"{path}:{foreign[0]} is no line of this collection: choose another --out")
+    if cut_off:
+        os.truncate(path, len(text + newline))
+    return records
+
+
+def resumable_map(path, keys, items, work, workers=8):
+    """[work(item)] for items, dicts; each result, which has the item's fields `keys`, is appended to a JSONL.
+
+    Items that agree in `keys` with a line of the file are finished already, so an interrupted call can be repeated.
+    When one fails for good, no other is begun, and those that are on their way are kept. FileError for a file of
+    something else, ValueError if another process is at it.
+    """
+    def key_of(item):
+        return json.dumps([item[key] for key in keys])
+
+    path = Path(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        open(path, "ab").close()
+    with locked(path):
+        finished = {key_of(record): record for record in read_finished(path, keys)}
+        wanted = {key_of(item): item for item in items}
+        missing = [item for key, item in wanted.items() if key not in finished]
+        with open(path, "a", encoding="utf8") as file:
+            for record in map_in_threads(work, missing, workers, path.name):
+                finished[key_of(record)] = record
+                with writing(path):
+                    file.write(to_json(record) + "\n")
+                    file.flush()
+    return [finished[key] for key in wanted]
+
+
+def map_in_threads(work, items, workers, title):
+    """Yields work(item) of items as they are done. An error is raised after what was on its way has been yielded."""
+    waiting = queue.SimpleQueue()
+    results = queue.SimpleQueue()
+    failed = threading.Event()
+    for item in items:
+        waiting.put(item)
+
+    def run():
+        while not failed.is_set():
+            try:
+                results.put(work(waiting.get_nowait()))
+            except queue.Empty:
+                break
+            except Exception as error:                   # handed on to the thread that waits
+                failed.set()
+                results.put(error)
+        results.put(None)                                # this thread has ended
+
+    running = min(workers, len(items))
+    for _ in range(running):
+        threading.Thread(target=run, daemon=True).start()                # which no end of the program waits for
+    error = None
+    with tqdm(total=len(items), desc=title) as bar:
+        while running:
+            try:
+                result = results.get(timeout=GRACE if error else None)
+            except queue.Empty:
+                break
+            if result is None:
+                running -= 1
+            elif isinstance(result, Exception):
+                error = error or result
+            else:
+                bar.update()
+                yield result
+    if error:
+        raise error

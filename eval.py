@@ -8,10 +8,10 @@ A prediction is a line of predictions.jsonl: a test question, its references, th
 """
 from console import Parser, counted, one_line_errors
 
-import json
 import math
 import sys
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -20,11 +20,21 @@ import torch.nn.functional as F
 from batches import collate
 from checkpoint import load_run, read_run
 from data import SPLITS, encode_examples, load_test_samples, other_roles, persona, persona_of, role_id, subsample
-from files import lasting_name, read_jsonl, write_json, write_jsonl
+from files import (
+    check_numbers,
+    check_writable,
+    claimed,
+    lasting_name,
+    read_json,
+    read_jsonl,
+    reading,
+    write_json,
+    write_jsonl,
+)
 from generate import Decoding, add_decoding_arguments, decoding_from_args, generate_texts
 from losses import pool_response, response_cross_entropy
 from metrics import METRICS, aggregate, bootstrap, mean_scores, score_answer
-from report import print_shared_question, table
+from report import other_measures, print_shared_question, table
 
 
 # ---------------------------------------------------------------------------------------------------------- answers
@@ -207,24 +217,32 @@ def read_predictions(path, language="en", trust=False):
     predictions = []
     for place, record in read_jsonl(path):
         prediction = {"language": language, "question": ""} | record
-        for key in ("split", "role", "question", "answer"):
-            if not isinstance(prediction.get(key), str):
-                raise ValueError(f'{place}: "{key}" is missing or not text')
-        references = prediction.get("references")
-        if not isinstance(references, list) or not references or not all(isinstance(t, str) for t in references):
-            raise ValueError(f'{place}: "references" has to be a list of at least one text')
-
+        check_prediction(prediction, place)
         facts = prediction.get("facts", [])
-        if not isinstance(facts, list) or not all(isinstance(fact, str) for fact in facts):
-            raise ValueError(f'{place}: "facts" has to be a list of texts')
-
-        wanted = {*METRICS, "fact"} if facts else set(METRICS)
-        if not (trust and wanted <= prediction.keys()):
-            prediction |= score_answer(prediction["answer"], references, prediction["language"], facts)
+        wanted = (*METRICS, "fact") if facts else METRICS
+        if not (trust and set(wanted) <= prediction.keys()):
+            prediction |= score_answer(prediction["answer"], prediction["references"], prediction["language"], facts)
+        with reading(place, "a prediction"):
+            check_numbers(prediction, dict.fromkeys(wanted, (float, -1e6, 1e6)))
         predictions.append(prediction)
     if not predictions:
         raise ValueError(f"{path} holds no prediction")
     return predictions
+
+
+def check_prediction(prediction, place):
+    """ValueError names the place unless a prediction's texts are texts, in a language that the metrics know."""
+    for key in ("split", "role", "question", "answer"):
+        if not isinstance(prediction.get(key), str):
+            raise ValueError(f'{place}: "{key}" is missing or not text')
+    if prediction["language"] not in ("en", "zh", "other"):
+        raise ValueError(f'{place}: "language" has to be en, zh or other')
+    references = prediction.get("references")
+    if not isinstance(references, list) or not references or not all(isinstance(t, str) for t in references):
+        raise ValueError(f'{place}: "references" has to be a list of at least one text')
+    facts = prediction.get("facts", [])
+    if not isinstance(facts, list) or not all(isinstance(fact, str) for fact in facts):
+        raise ValueError(f'{place}: "facts" has to be a list of texts')
 
 
 def place_in_run(run, suffix, scores):
@@ -236,9 +254,11 @@ def place_in_run(run, suffix, scores):
         path = run / f"scores{suffix}{number}.json"
         if not path.is_file():
             break
-        old = json.loads(path.read_text("utf8"))
+        old = read_json(path, "the scores of a run")
         if old.get("data") == scores["data"] and old.get("decoding") == scores["decoding"]:
             kept = {key: old[key] for key in ("swap", "likelihood", "retrieval_top1") if key in old}
+            with reading(path, "the scores of a run"):
+                other_measures(kept)                     # better known before there are new answers
             scores = kept | scores
             break
         n += 1
@@ -246,6 +266,9 @@ def place_in_run(run, suffix, scores):
 
 
 # ---------------------------------------------------------------------------------------------------------- command
+ABOUT_RUNS = ("swap_roles", "likelihood", "backbone")
+
+
 def check_arguments(args):
     """ValueError for arguments that do not go together."""
     if bool(args.run) == bool(args.predictions):
@@ -256,15 +279,18 @@ def check_arguments(args):
         raise ValueError("--batch-size has to be positive, and --limit 0 or more")
     if args.out and Path(args.out).suffix == ".jsonl":
         raise ValueError(f"--out takes the scores, FILE.json; the answers go beside it, into {args.out}")
+    if args.out == "":
+        raise ValueError("--out is empty")
+    if args.predictions:
+        given = [name for name in ("data", "split", "limit", "compile", *ABOUT_RUNS) if getattr(args, name)]
+        given += [field.name for field in fields(Decoding) if hasattr(args, field.name)]
+        if given:
+            raise ValueError(f"--{given[0].replace('_', '-')} is about a run: --predictions has answers already")
 
 
-def score_run(args):
-    """(scores, predictions) of a run, or of its untouched backbone."""
-    model, tokenizer, config = load_run(args.run, args.device, args.compile)
-    config["out"] = str(Path(args.run))
-    config["data"] = lasting_name(args.data or config["data"])
-    tests = load_test_samples(config["data"], config["language"], args.split,
-                              generalization=config.get("generalization", "instruction"))
+def test_samples(args, config):
+    """The test samples of a run's roles; ValueError if there is none. Lines about other roles are counted, left out."""
+    tests = load_test_samples(config["data"], config["language"], args.split, generalization=config["generalization"])
     samples = subsample([s for s in tests if s.role in config["roles"]], args.limit)
     if not samples:
         raise ValueError("no test line is about a role of this run")
@@ -274,38 +300,57 @@ def score_run(args):
         more = ", ..." if len(names) > 3 else ""
         print(f"left out: {counted(len(unknown), 'test line')} of roles that are not in this run "
               f"({', '.join(names[:3])}{more})")
+    return samples
 
+
+def score_run(args):
+    """Scores a run, or its untouched backbone, and writes what comes out; returns (scores, the paths written)."""
+    # where it goes, before there is anything to lose
+    config = read_run(args.run)
+    config["out"] = str(Path(args.run))
+    config["data"] = lasting_name(args.data or config["data"])
     decoding = decoding_from_args(args, config["language"], config["max_new_tokens"])
-    as_role = None if args.backbone else "own"
-    return evaluate(model, tokenizer, config, samples, decoding, as_role, args.swap_roles, args.likelihood,
-                    args.batch_size)
+    kept = {}
+    paths = []
+    if args.out:
+        paths = [Path(args.out), Path(args.out).with_suffix(".jsonl")]
+    elif not args.limit and not args.split:
+        suffix = "_backbone" if args.backbone else ""
+        kept, *paths = place_in_run(Path(args.run), suffix, {"data": config["data"], "decoding": vars(decoding)})
+        check_writable(args.run)
+
+    with claimed(*paths) if args.out else nullcontext():
+        samples = test_samples(args, config)
+        model, tokenizer, _ = load_run(args.run, args.device, args.compile)
+        as_role = None if args.backbone else "own"
+        scores, predictions = evaluate(model, tokenizer, config, samples, decoding, as_role, args.swap_roles,
+                                       args.likelihood, args.batch_size)
+        scores = kept | scores
+        if paths:
+            write_scores(paths[0], scores, paths[1], predictions)
+    return scores, paths
+
+
+def score_predictions(args):
+    """Scores a file of answers; returns (scores, the paths written)."""
+    paths = [Path(args.out)] if args.out else []
+    with claimed(*paths):
+        predictions = read_predictions(args.predictions, args.language)
+        scores = {"by": predictions[0].get("by", args.predictions), "splits": aggregate(predictions)}
+        if paths:
+            write_scores(paths[0], scores)
+    return scores, paths
 
 
 def score(args):
     """Scores a run or a file of answers; a run's scores.json and predictions.jsonl go into its folder."""
     check_arguments(args)
-    out = Path(args.out) if args.out else None
-    predictions_path = None
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-
-    if args.predictions:
-        predictions = read_predictions(args.predictions, args.language)
-        scores = {"by": predictions[0].get("by", args.predictions), "splits": aggregate(predictions)}
-    else:
-        scores, predictions = score_run(args)
-        if out:
-            predictions_path = out.with_suffix(".jsonl")
-        elif not args.limit and not args.split:
-            suffix = "_backbone" if args.backbone else ""
-            scores, out, predictions_path = place_in_run(Path(args.run), suffix, scores)
-
+    scores, paths = score_run(args) if args.run else score_predictions(args)
     print(f"{scores['by']}\n{table(scores)}")
-    if not out:
+    if paths:
+        print(f"wrote {' and '.join(map(str, paths))}")
+    else:
         print("nothing written: --out FILE.json keeps it")
-        return
-    write_scores(out, scores, predictions_path, predictions)
-    print(f"wrote {out}" + (f" and {predictions_path}" if predictions_path else ""))
 
 
 def parse_args(argv):

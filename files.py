@@ -10,6 +10,7 @@ import json
 import math
 import os
 import secrets
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -342,6 +343,12 @@ def claimed(*paths):
         for path in made:
             if path.is_file() and not path.stat().st_size:
                 path.unlink()
+
+
+def check_writable(folder):
+    """OSError, before there is anything to lose, for a folder that no file can be written to."""
+    with writing(folder), tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def claim_folder(path, marker):

@@ -2,6 +2,7 @@
 
 B batch, T prompt tokens of the longest row, C width, V vocabulary.
 """
+import hashlib
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 
@@ -25,10 +26,14 @@ class Decoding:
 
     def validate(self):
         """Returns itself; ValueError for settings that make no sense."""
-        positive = min(self.top_p, self.repetition_penalty, self.max_new_tokens) > 0
-        if not (positive and self.temperature >= 0 and self.top_k >= 0 and self.top_p <= 1):
-            raise ValueError(f"decoding {self} is not possible: temperature and top-k are 0 or more, top-p is at most "
-                             f"1, and it, repetition-penalty and max-new-tokens are positive")
+        ranges = {"max_new_tokens": (1, 10 ** 6), "temperature": (0.001, 100), "top_k": (0, 10 ** 9),
+                  "top_p": (1e-6, 1), "repetition_penalty": (0.01, 100), "seed": (-2 ** 62, 2 ** 62)}
+        for name, (least, most) in ranges.items():
+            value = getattr(self, name)
+            greedy = name == "temperature" and value == 0
+            if not (least <= value <= most or greedy):
+                raise ValueError(f"decoding {self} is not possible: {name} has to be {least:g} to {most:g}"
+                                 + (", or 0 for greedy decoding" if name == "temperature" else ""))
         return self
 
 
@@ -159,6 +164,12 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
     return answers
 
 
+def seed_of(prompt, seed):
+    """A seed for the answer to a prompt (ids) that depends on nothing else than these two."""
+    digest = hashlib.sha256(f"{seed} {prompt}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
 def generate_texts(model, tokenizer, prompts, role_ids, decoding=Decoding(), batch_size=64, desc=None):
     """Texts that answer prompts (lists of ids), in their order; prompts of similar length share a batch."""
     texts = [None] * len(prompts)
@@ -167,7 +178,7 @@ def generate_texts(model, tokenizer, prompts, role_ids, decoding=Decoding(), bat
         for start in range(0, len(order), batch_size):
             batch = order[start:start + batch_size]
             batch_roles = None if role_ids is None else [role_ids[i] for i in batch]
-            seeds = [decoding.seed + i for i in batch]                   # an answer is the same in any batch
+            seeds = [seed_of(prompts[i], decoding.seed) for i in batch]  # an answer is the same in any company
             answers = generate(model, [prompts[i] for i in batch], batch_roles, tokenizer.stop_ids, decoding, seeds)
             for i, ids in zip(batch, answers):
                 texts[i] = tokenizer.decode(ids)

@@ -3,12 +3,10 @@ from console import pad
 
 import json
 import random
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import ROOT, randomise, small_backbone
+from conftest import ROOT, command, randomise, small_backbone
 from test_layer import hyper_model
 
 from chat import Stream
@@ -76,8 +74,7 @@ def test_metrics_by_hand():
     ("en-role_specific", "en", (8.01, 32.04, 9.89, 28.83), 0.03)])
 def test_our_metrics_give_the_papers_gpt4_rows(file, language, row, tolerance, tmp_path):
     out = tmp_path / "s.json"
-    subprocess.run([sys.executable, "eval.py", "--predictions", GOLDEN / f"{file}.jsonl", "--language", language,
-                    "--out", out], cwd=ROOT, check=True, capture_output=True)
+    command("eval", "--predictions", GOLDEN / f"{file}.jsonl", "--language", language, "--out", out)
     (split,) = json.loads(out.read_text())["splits"].values()
     got = [split["overall"][m] for m in ("bleu4", "rouge1", "rouge2", "rougeL")]
     assert got == pytest.approx(row, abs=tolerance)
@@ -272,9 +269,10 @@ def test_scores_of_another_kind_go_beside_and_of_the_same_kind_keep_what_they_la
     a, b = {"data": "d", "decoding": {"seed": 1}}, {"data": "d", "decoding": {"seed": 2}}
     scores, path, lines = place_in_run(tmp_path, "", a | {"splits": 1})
     assert (path.name, lines.name) == ("scores.json", "predictions.jsonl")
-    path.write_text(json.dumps(a | {"splits": 0, "swap": 7}))
+    swap = {"right": {"rougeL": 1.0}, "wrong": {"rougeL": 0.5}}
+    path.write_text(json.dumps(a | {"splits": 0, "swap": swap}))
     scores, path, _ = place_in_run(tmp_path, "", a | {"splits": 1})
-    assert path.name == "scores.json" and scores == a | {"splits": 1, "swap": 7}
+    assert path.name == "scores.json" and scores == a | {"splits": 1, "swap": swap}
     _, path, lines = place_in_run(tmp_path, "", b | {"splits": 1})
     assert (path.name, lines.name) == ("scores-2.json", "predictions-2.jsonl")
 
@@ -286,6 +284,34 @@ def test_scores_of_another_kind_go_beside_and_of_the_same_kind_keep_what_they_la
 def test_score_refuses_before_it_starts(args, message):
     with pytest.raises((ValueError, OSError), match=message):
         score(parse_args(args))
+
+
+@pytest.mark.parametrize("flags", [["--limit", "3"], ["--swap-roles"], ["--likelihood"], ["--backbone"], ["--temperature", "1"], ["--seed", "0"], ["--data", "x"]])
+def test_what_is_about_a_run_is_refused_for_answers_that_are_there(flags):
+    """R6.23: --limit and --swap-roles were ignored."""
+    with pytest.raises(ValueError, match=f"{flags[0]} is about a run"):
+        score(parse_args(["--predictions", "p", *flags]))
+
+
+@pytest.mark.parametrize("flag, value", [("--repetition-penalty", "nan"), ("--repetition-penalty", "1e-300"), ("--temperature", "1e-320"), ("--temperature", "nan"),
+                                         ("--temperature", "inf"), ("--top-p", "nan"), ("--max-new-tokens", "9999999999"), ("--top-k", "-1"), ("--seed", "1" + "0" * 30)])
+def test_decoding_that_would_be_silently_wrong_is_refused(flag, value):
+    """R6.22."""
+    with pytest.raises(ValueError, match="is not possible"):
+        decoding_from_args(parse_args(["--run", "r", flag, value]), "en")
+
+
+def test_a_sampled_answer_depends_on_its_question_alone():
+    """R6.25: it was seeded by its place in the list, so --limit changed it."""
+    class Echo:
+        stop_ids = {-5}
+
+        def decode(self, ids):
+            return " ".join(map(str, ids))
+    model, rows, decoding = randomise(hyper_model("hycora"), 0.05), prompts(6), Decoding(6, temperature=1.0, seed=3)
+    texts = generate_texts(model, Echo(), rows, [0, 1, 2, 3, 0, 1], decoding, batch_size=4)
+    assert generate_texts(model, Echo(), rows[::-2], [1, 3, 1], decoding)[1:2] == texts[3:4]
+    assert generate_texts(model, Echo(), rows[2:3], [2], decoding) == texts[2:3] != generate_texts(model, Echo(), rows[2:3], [2], Decoding(6, temperature=1.0))
 
 
 def test_official_decoding_is_the_languages_and_flags_win():
@@ -312,13 +338,13 @@ def test_tables_align_chinese_names():
 def test_broken_prediction_files(tmp_path, line, message):
     path = tmp_path / "p.jsonl"
     path.write_text(line + "\n")
-    done = subprocess.run([sys.executable, "eval.py", "--predictions", path], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode != 0 and message in done.stderr and len(done.stderr.splitlines()) == 1
+    done = command("eval", "--predictions", path, ok=False)
+    assert message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 
 
 @pytest.mark.parametrize("old, new", [("score", "python eval.py --run RUN"), ("chat", "python chat.py --run RUN")])
 def test_the_commands_of_old_say_what_they_are_called_now(old, new):
-    done = subprocess.run([sys.executable, "eval.py", old, "--run", "runs/demo"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and new in done.stderr and len(done.stderr.splitlines()) == 1
+    done = command("eval", old, "--run", "runs/demo", ok=False)
+    assert new in done.stderr and len(done.stderr.splitlines()) == 1

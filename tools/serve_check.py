@@ -7,6 +7,8 @@ Every role is exported to a temporary folder and served on the loopback interfac
 once, as chat messages, and answer greedily. Compared are the ids of the prompts, which have to be equal, and those of
 the answers; where they part, the two tokens and how far apart their logits are for us: in fp32 that is a tie.
 """
+from console import one_line_errors, printable, render_table
+
 import argparse
 import tempfile
 import time
@@ -16,7 +18,6 @@ from pathlib import Path
 import torch
 
 from checkpoint import load_run
-from console import one_line_errors, printable, render_table
 from data import persona
 from files import fetch_model
 from generate import Decoding, generate

@@ -38,7 +38,7 @@ class Sample:
     history: tuple[tuple[str, str], ...] = ()
 
 
-LINE_KEYS = ("role", "question", "generated", "answer", "history", "fact", "kind", "test")
+LINE_KEYS = ("role", "question", "generated", "answer", "history", "fact", "kind", "test", "type")   # RoleBench's type
 
 
 def parse_line(record, split, language, place):
@@ -159,17 +159,20 @@ def load_samples(root, language="all", part="train", splits=SPLITS, generalizati
     return load_rolebench(root, language, part, splits, generalization)
 
 
-def describe_data(root, samples):
+def describe_data(root, samples, language="all"):
     """Lines of text about what a person should know before training on `samples` of a data set."""
     counts = Counter(s.role for s in samples)
     pairs = [f"{a} ({counts[a]}) and {b} ({counts[b]})" for a, b in look_alikes(counts)]
     if pairs:
         yield f"{root}: role names that look alike, with their lines; is one misspelt? {'; '.join(pairs)}"
-    if not Path(root).is_file():
-        return
+    is_own = Path(root).is_file()
+    if is_own:
+        paths = [root]
+    else:
+        paths = [path for lang in languages(language) for path in rolebench_files(root, lang, "train").values()]
+    records = [record for path in paths for _, record in read_jsonl(path)]
 
-    records = [record for _, record in read_jsonl(root)]
-    if not any(record.get("test") for record in records):
+    if is_own and not any(record.get("test") for record in records):
         yield (f'{root}: no line has "test": true; {len(records) - len(samples)} of {len(records)} are held out for '
                f'the test, near-identical questions together')
     ignored = unknown_keys(records, LINE_KEYS)

@@ -219,7 +219,7 @@ def load_data(cfg):
         return load_samples(folder, cfg.language, part, cfg.splits, cfg.generalization)
     samples = load("train")
     tests = load("test") if cfg.score_limit else []
-    for line in describe_data(folder, samples):
+    for line in describe_data(folder, samples, cfg.language):
         print(line)
     if cfg.samples_per_role:
         samples = first_of_each(samples, cfg.samples_per_role)

@@ -1,10 +1,11 @@
 """A person's own JSONL file: lines, history, the held-out tenth, and what is said of likely slips."""
 import json
 import random
+import sys
 from itertools import combinations
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, write_rolebench
 
 import eval as evaluation
 import own_data
@@ -13,6 +14,7 @@ from config import parse_args, resolve
 from data import Sample, choose_roles, describe_data, encode_examples, fetch_data, load_profiles, load_samples, role_id
 from own_data import group_lines, hold_out, look_alikes, normalise, similar_pairs, trigrams
 from tokenizer import Tokenizer
+from tools import check_data
 
 WORDS = "tell sing count draw the your a my first last big stone bridge song toll river name friend winter".split()
 
@@ -132,6 +134,25 @@ def test_a_name_in_another_case_is_the_same_role():
     assert role_id("count DRACULA ", {"Jack": 0, "Count Dracula": 1}) == 1
     with pytest.raises(ValueError, match="unknown role .GRUM."):
         role_id("GRUM", {"Grum": 0, "grum": 1})
+
+
+def test_keys_that_nothing_reads_are_named_in_folders_too(tmp_path):
+    path = write_rolebench(tmp_path, [("A", "q", ["x"])])
+    path.write_text(json.dumps({"role": "A", "question": "q", "generated": ["x"], "type": ["script"], "system": "s"}) + "\n")
+    (said,) = describe_data(tmp_path, load_samples(tmp_path, "en", "train"), "en")
+    assert said.endswith("'system' (1)")
+
+
+def test_check_data_reads_a_file(tmp_path, monkeypatch, capsys):
+    path = write(tmp_path / "mine.jsonl", *many(40))
+    monkeypatch.setattr(sys, "argv", ["tools.check_data", str(path)])
+    check_data.main()
+    out = capsys.readouterr().out
+    assert "own train: 36 lines" in out and "own test: 4 lines" in out and "leaks: 0 of 4" in out
+    path.write_text(path.read_text() + "{}\n")
+    with pytest.raises(SystemExit, match="1 broken line"):
+        check_data.main()
+    assert f"{path}:41:" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------------------ command line

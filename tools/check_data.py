@@ -1,6 +1,6 @@
-"""Checks a data folder before training: broken lines, roles, lengths, duplicates, leaks.
+"""Checks data before training: broken lines, roles, lengths, duplicates, leaks.
 
-    python -m tools.check_data DIR [--language zh] [--tokenizer FOLDER_OR_ID] [--generalization role]
+    python -m tools.check_data DIR_OR_JSONL [--language zh] [--tokenizer FOLDER_OR_ID] [--generalization role]
 
 A leak is a test line that training gives away: it has the same role, question and answer; or the same role and
 question; or the same question under another role. RoleBench's own split has all three. Exit code 1 if a line is broken.
@@ -9,18 +9,23 @@ from console import Parser, one_line_errors, pad
 
 import sys
 from collections import Counter
+from contextlib import suppress
 
 import numpy as np
 
-from data import SPLITS, fetch_data, languages, load_profiles, parse_line, rolebench_files
+from data import OWN, SPLITS, fetch_data, languages, load_own, load_profiles, parse_line, rolebench_files
 from files import fetch_model, parse_json
 from tokenizer import Tokenizer
 
 
 def read(root, language, part, generalization="instruction"):
-    """([Sample], [what is wrong with a broken line]) of one part of a data folder."""
+    """([Sample], [what is wrong with a broken line]) of one part of a data folder, or of a JSONL file."""
     samples, broken = [], []
-    for split, path in rolebench_files(root, language, part, generalization=generalization).items():
+    if root.is_file():
+        files = {OWN: root} if part == "train" else {}                   # a broken line is named once
+    else:
+        files = rolebench_files(root, language, part, generalization=generalization)
+    for split, path in files.items():
         for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
             place = f"{path}:{number}"
             try:
@@ -28,6 +33,9 @@ def read(root, language, part, generalization="instruction"):
                     samples.append(parse_line(parse_json(line, place), split, language, place))
             except ValueError as e:
                 broken.append(str(e))
+    if root.is_file():
+        with suppress(ValueError):                                       # of a broken line, named with the train part
+            samples = load_own(root, language, part)
     return samples, broken
 
 
@@ -70,7 +78,7 @@ def check(root, language, tokenizer=None, generalization="instruction"):
     (train, bad), (test, worse) = (read(root, language, part, generalization) for part in ("train", "test"))
     out, profiles = [f"--- {language}"], load_profiles(root, language)
     parts = [(split, part, [s for s in of if s.split == split])
-             for split in dict.fromkeys((*SPLITS, "both")) for part, of in (("train", train), ("test", test))]
+             for split in dict.fromkeys((*SPLITS, OWN, "both")) for part, of in (("train", train), ("test", test))]
     for split, part, of in parts:
         out += describe(f"{split} {part}", of, tokenizer) if of else []
         if of and part == "test":
@@ -89,15 +97,17 @@ def check(root, language, tokenizer=None, generalization="instruction"):
 def main():
     """The command."""
     parser = Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", help="a folder in RoleBench's layout, or its hub id")
-    parser.add_argument("--language", default="all", help="en, zh or all")
+    parser.add_argument("data", help="a JSONL file, or a folder in RoleBench's layout, or its hub id")
+    parser.add_argument("--language", default="all", help="en, zh or all; for a JSONL file also other")
     parser.add_argument("--generalization", choices=("instruction", "role"), default="instruction")
     parser.add_argument("--tokenizer", help="a model's folder or hub id: lengths in its tokens")
     args = parser.parse_args()
     root, broken = fetch_data(args.data), 0
     tokenizer = Tokenizer(fetch_model(args.tokenizer), "plain") if args.tokenizer else None
     found = []
-    for lang in languages(args.language):
+    if root.is_file():
+        found = ["en" if args.language == "all" else args.language]
+    for lang in languages(args.language) if root.is_dir() else ():
         if any(rolebench_files(root, lang, part, SPLITS, args.generalization) for part in ("train", "test")):
             found.append(lang)
     if not found:

@@ -26,8 +26,10 @@ def collect(args):
     by = f"{args.model} at {args.endpoint}, {args.data} ({args.language}); {decoding}"
 
     def work(item):
-        messages = [{"role": "system", "content": persona_of(item["role"], profiles)},
-                    {"role": "user", "content": item["question"]}]
+        messages = [{"role": "system", "content": persona_of(item["role"], profiles)}]
+        for question, earlier_answer in item["history"]:
+            messages += [{"role": "user", "content": question}, {"role": "assistant", "content": earlier_answer}]
+        messages.append({"role": "user", "content": item["question"]})
         answer = chat_completion(args.endpoint, args.model, messages, max_tokens=decoding.max_new_tokens,
                                  temperature=decoding.temperature, top_p=decoding.top_p)
         sample = Sample(**{key: value for key, value in item.items() if key != "by"})
@@ -43,8 +45,8 @@ def parse_args(argv):
     parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--endpoint", required=True, help="URL of the service, such as https://api.openai.com/v1")
     parser.add_argument("--model", required=True, help="the service's name of the model")
-    parser.add_argument("--data", required=True, help="a folder in RoleBench's layout, or its hub id")
-    parser.add_argument("--language", choices=("en", "zh"), default="en")
+    parser.add_argument("--data", required=True, help="a JSONL file, or a folder in RoleBench's layout, or its hub id")
+    parser.add_argument("--language", choices=("en", "zh", "other"), default="en")
     parser.add_argument("--split", choices=SPLITS)
     parser.add_argument("--limit", type=int, default=0, help="questions per split; 0: all")
     parser.add_argument("--out", required=True, help="JSONL of answers")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from config import KEYS, Config, parse_values, pick_device
 from files import (
@@ -152,11 +153,11 @@ def versions():
 
 
 # --------------------------------------------------------------------------------------------------- save and resume
-def rng_state():
-    """The random state of this process: {"cpu": state}, and "cuda" where there is a GPU."""
+def rng_state(device):
+    """The random state of this process: {"cpu": state}, and "cuda" where `device`, the model's, is a GPU."""
     state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
     return state
 
 
@@ -288,8 +289,8 @@ def restore(path, model, optimizer, rank):
         check_moments(moments, list(model.trainable().values()))
         optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
         torch.set_rng_state(tensors[f"rng/{rank}/cpu"])
-        if f"rng/{rank}/cuda" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors[f"rng/{rank}/cuda"])
+        if f"rng/{rank}/cuda" in tensors and model.backbone.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors[f"rng/{rank}/cuda"], model.backbone.device)
 
 
 def check_moments(moments, params):
@@ -310,9 +311,12 @@ def digest(path):
 # ------------------------------------------------------------------------------------------------------------- the log
 class MetricsLog:
     """metrics.jsonl: a line per step. What the GPU knows is fetched for many steps at once, so that no step waits."""
-    def __init__(self, run, first_step, writes=True):
-        """Keeps the lines of the steps before `first_step`; writes: only one process of a run does."""
+    def __init__(self, run, first_step, writes=True, max_skipped=3):
+        """Keeps the lines of the steps before `first_step`; writes: only one process of a run does; max_skipped: so
+        many skipped steps in a row end the training."""
         self.run = run
+        self.max_skipped = max_skipped
+        self.skipped_in_a_row = 0
         self.path = run / "metrics.jsonl"
         self.pending = []
         self.since = time.monotonic()
@@ -333,7 +337,10 @@ class MetricsLog:
         self.pending.append((line, rows, torch.cat((stats, grad_norm[None]))))
 
     def flush(self):
-        """Writes the pending lines; returns what the progress bar shows. FloatingPointError if a loss is not finite."""
+        """Writes the pending lines, and says which steps were skipped; returns what the progress bar shows.
+
+        Raises FloatingPointError after `max_skipped` of them in a row.
+        """
         now = time.monotonic()                           # a clock that nobody sets back
         tokens = sum(line["tokens"] for line, _, _ in self.pending)
         tokens_per_s = tokens / max(now - self.since, 1e-9)
@@ -341,27 +348,44 @@ class MetricsLog:
 
         with writing(self.path), open(self.path, "a", encoding="utf8") as file:
             for (line, rows, _), (ce, contrastive, grad_norm) in zip(self.pending, values):
-                if not math.isfinite(ce + contrastive):
-                    self.fail(line["step"], rows)
-                line["loss"] = total_loss(ce, contrastive, line["lambda"])
-                line["ce"] = ce
-                line["contrastive"] = contrastive if line["lambda"] else None
-                line["grad_norm"] = grad_norm if math.isfinite(grad_norm) else None
-                line["skipped"] = not math.isfinite(grad_norm)
+                line["loss"] = finite_or_none(total_loss(ce, contrastive, line["lambda"]))
+                line["ce"] = finite_or_none(ce)
+                line["contrastive"] = finite_or_none(contrastive) if line["lambda"] else None
+                line["grad_norm"] = finite_or_none(grad_norm)
+                line["skipped"] = not math.isfinite(ce + contrastive + grad_norm)
                 line["tokens_per_s"] = round(tokens_per_s, 1)
                 file.write(json.dumps(line) + "\n")
+                self.count_skipped(line, rows)
 
         self.pending = []
         self.since = now
         shown = {name: f"{line[name]:.3f}" for name in ("ce", "contrastive") if line[name] is not None}
         return shown | {"tok/s": f"{tokens_per_s:.0f}"}
 
-    def fail(self, step, rows):
-        """Ends the training with what is known of the step, and the last good checkpoint: one that holds the weights
-        with which this step's loss is not finite is none, and loses its seal."""
+    def count_skipped(self, line, rows):
+        """Says that a step was skipped, and ends the training when too many in a row were."""
+        if not line["skipped"]:
+            self.skipped_in_a_row = 0
+            return
+        self.skipped_in_a_row += 1
+        what = "gradient" if line["loss"] is not None else "loss"
+        message = f"the {what} of step {line['step']} is not finite (rows {rows})"
+        tqdm.write(f"{message}: this step is skipped")
+
+        if self.skipped_in_a_row >= self.max_skipped:
+            if what == "loss":
+                self.unseal(line["step"] - self.skipped_in_a_row + 1)
+            raise FloatingPointError(f"{message}, nor were the {self.max_skipped - 1} before it; last good checkpoint: "
+                                     f"{newest(self.run)}. {ADVICE}")
+
+    def unseal(self, step):
+        """Takes the seal off every checkpoint from `step` on: with its weights the loss is not finite."""
         if self.writes:
             for seal in (self.run / "checkpoint").glob("*.json"):
                 if seal.stem >= f"{step:08d}":
                     seal.unlink()
-        raise FloatingPointError(f"the loss of step {step} is not finite (rows {rows}); last good checkpoint: "
-                                 f"{newest(self.run)}. {ADVICE}")
+
+
+def finite_or_none(number):
+    """JSON has no NaN and no infinity."""
+    return number if math.isfinite(number) else None

@@ -212,7 +212,8 @@ def resolve(config):
     device = pick_device(config.device)
     precision = config.precision
     if precision == "auto":
-        precision = "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
+        on_gpu = device.startswith("cuda")
+        precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     role_in_prompt = config.role_in_prompt
     if role_in_prompt is None:
         role_in_prompt = METHODS[config.method] == ("shared", "shared")

@@ -31,7 +31,7 @@ from files import (
     write_json,
     write_jsonl,
 )
-from generate import Decoding, add_decoding_arguments, decoding_from_args, generate_texts
+from generate import Decoding, add_decoding_arguments, decoding_from_args, generate_texts, rows_that_fit
 from losses import pool_response, response_cross_entropy
 from metrics import METRICS, aggregate, bootstrap, mean_scores, score_answer
 from report import other_measures, print_shared_question, table
@@ -95,6 +95,8 @@ def reference_nll(model, tokenizer, config, samples, batch_size=32):
     first_answers = [replace(s, answers=s.answers[:1]) for s in samples]
     examples, _, _ = encode_examples(first_answers, config["roles"], tokenizer, config["max_length"], profiles)
     examples.sort(key=lambda example: len(example.ids))                  # similar lengths, little padding
+    longest = max((len(example.ids) for example in examples), default=0)
+    batch_size = rows_that_fit(backbone, longest, 0, batch_size)
 
     nll = torch.full((len(samples),), math.nan)
     e_t = torch.full((len(samples), backbone.config.hidden_size), math.nan)

@@ -26,17 +26,6 @@ except ImportError:                     # Windows: there, nothing keeps two proc
 ROOT = Path(__file__).resolve().parent
 MODEL_FILES = ["config.json", "generation_config.json", "tokenizer*", "*.safetensors", "*.safetensors.index.json"]
 
-# the numbers of a backbone's config.json: type, least, most. Beyond these no machine can hold the model.
-MODEL_NUMBERS = {
-    **dict.fromkeys(("vocab_size", "padded_vocab_size", "intermediate_size", "ffn_hidden_size"), (int, 1, 10 ** 7)),
-    **dict.fromkeys(("hidden_size", "head_dim", "kv_channels"), (int, 1, 10 ** 6)),
-    **dict.fromkeys(("num_hidden_layers", "num_layers"), (int, 1, 1000)),
-    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "multi_query_group_num"), (int, 1, 10 ** 4)),
-    **dict.fromkeys(("max_position_embeddings", "seq_length", "sliding_window"), (int, 1, 10 ** 9)),
-    **dict.fromkeys(("rms_norm_eps", "layernorm_epsilon"), (float, 0, 1)),
-    **dict.fromkeys(("rope_theta", "rope_ratio"), (float, 1e-3, 1e12)),
-}
-
 
 # --------------------------------------------------------------------------------------------------------- boundaries
 class FileError(ValueError):

@@ -170,10 +170,35 @@ def seed_of(prompt, seed):
     return int.from_bytes(digest[:7], "big")
 
 
+def rows_that_fit(backbone, prompt, new_tokens, most):
+    """How many rows of `prompt` and `new_tokens` tokens a GPU has memory for, from 1 to `most`; on a CPU, `most`.
+
+    A row takes its keys and values, and while the prompt is read the activations of one block (a few hidden states, and
+    what the MLP holds at once).
+    """
+    device = backbone.device
+    if device.type != "cuda":
+        return most
+    c = backbone.config
+    cache = (prompt + new_tokens) * 2 * c.num_hidden_layers * c.num_key_value_heads * c.head_dim
+    activations = prompt * (6 * c.hidden_size + 3 * c.intermediate_size)
+    row = (cache + activations) * backbone.dtype.itemsize                # bytes
+
+    # free on the device, and free within what torch holds already; a fifth is left for fragmentation
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(1, min(most, int(0.8 * free / row)))
+
+
 def generate_texts(model, tokenizer, prompts, role_ids, decoding=Decoding(), batch_size=64, desc=None):
-    """Texts that answer prompts (lists of ids), in their order; prompts of similar length share a batch."""
+    """Texts that answer prompts (lists of ids), in their order; prompts of similar length share a batch.
+
+    batch_size: at most; on a GPU as many as its memory has room for.
+    """
     texts = [None] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    longest = max(map(len, prompts), default=0)
+    batch_size = rows_that_fit(model.backbone, longest, decoding.max_new_tokens, batch_size)
     with tqdm(total=len(prompts), desc=desc, disable=desc is None, leave=False) as bar:
         for start in range(0, len(order), batch_size):
             batch = order[start:start + batch_size]

@@ -93,19 +93,27 @@ class AdaptedLinear(nn.Module):
             return self.base(x)
         A, B = self.lora_weights
         A_x = F.dropout(x, self.dropout, self.training) @ A.mT           # (B, T, d_in) -> (B, T, r)
-        return add_product(self.base, x, self.scale, B, A_x)             # Eq. 4: W_0 x + alpha/r * B A x
+        return add_products(self.base, x, self.scale, B, A_x)            # Eq. 4: W_0 x + alpha/r * B A x
 
 
-def add_product(base, x, scale, B, A_x):
-    """base(x) + scale * B A_x, where one kernel computes the product and adds it in place.
+def add_products(base, x, scale, B, A_x):
+    """base(x) + scale * B A_x, where the kernel that computes the second product adds it to the first.
 
     x: (B, T, d_in); A_x: (B, T, r); B: (d_out, r), or (B, d_out, r) where each row of the batch has its own.
-    Adding into a *view* of base(x) would copy its gradient, so x is flattened before the product, not after.
     """
     if B.dim() == 3:
         return base(x).baddbmm_(A_x, B.mT, alpha=scale)                  # (B, T, d_out)
-    out = base(x.flatten(0, -2))                                         # (B * T, d_out): one B, one large product
-    return out.addmm_(A_x.flatten(0, -2), B.mT, alpha=scale).unflatten(0, x.shape[:-1])
+
+    # one B for all: products of (B * T, ...); flattened first, as adding into a view would copy its gradient
+    shape = x.shape[:-1]
+    x = x.flatten(0, -2)
+    A_x = A_x.flatten(0, -2)
+    if not torch.is_grad_enabled():
+        return base(x).addmm_(A_x, B.mT, alpha=scale).unflatten(0, shape)
+
+    # in training W_0 x comes last: it keeps nothing for the backward pass, so that the recomputation of a checkpointed
+    # block, which ends at the last tensor that was kept, ends before its last and largest product
+    return F.linear(scale * A_x, B, base.bias).addmm_(x, base.weight.t()).unflatten(0, shape)
 
 
 # ------------------------------------------------------------------------------------------- where A and B come from
@@ -129,9 +137,9 @@ class ActiveRoles:
         return rows.unflatten(1, weights.shape[1:])
 
 
-def shared_weights(linears, factor):
-    """Source "shared": the linear's own matrix, the same for every role."""
-    return [getattr(linear, factor) for linear in linears]
+def shared_weights(linears, factor, dtype):
+    """Source "shared": the linear's own matrix, the same for every role. Cast together: one kernel, not n."""
+    return torch.stack([getattr(linear, factor) for linear in linears]).to(dtype).unbind()
 
 
 def role_weights(linears, factor, active):
@@ -224,32 +232,30 @@ class HyperModel(nn.Module):
         """Within this context row b of a batch has the role role_ids[b]. role_ids: (B,) ids in any mixture, or
         (B, num_roles) weights that blend roles.
 
-        The only place where A and B are made: once per forward pass, for the distinct roles and all linears. Inside,
-        autocast to the backbone's dtype is on. With activation checkpointing the backward pass belongs inside as well.
+        The only place where A and B are made: once per forward pass, for the distinct roles and all linears, from fp32
+        parameters into the backbone's dtype. With activation checkpointing the backward pass belongs inside as well.
         """
         device = self.backbone.device
         dtype = self.backbone.dtype
-        half_precision = dtype in (torch.bfloat16, torch.float16)
         active = ActiveRoles(role_ids, device)
-
-        with torch.autocast(device.type, dtype, enabled=half_precision):
-            try:
+        try:
+            with torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16)):
                 generated = {} if self.hyper is None else self.hyper(active.roles)
                 for kind, linears in self.target_modules.items():
                     A = self.lora_factor("A", linears, generated.get(kind), active)
                     B = self.lora_factor("B", linears, generated.get(kind), active)
                     for i, linear in enumerate(linears):
                         linear.lora_weights = (A[i].to(dtype), B[i].to(dtype))
-                yield
-            finally:
-                for linear in self.adapted_linears():
-                    linear.lora_weights = None
+            yield
+        finally:
+            for linear in self.adapted_linears():
+                linear.lora_weights = None
 
     def lora_factor(self, factor, linears, generated, active):
         """A or B for each of the n linears of one kind: (rows, columns), or (B, rows, columns) where rows differ."""
         source = self.sources[factor]
         if source == "shared":
-            return shared_weights(linears, factor)
+            return shared_weights(linears, factor, self.backbone.dtype)
         if source == "role":
             return role_weights(linears, factor, active)
         if source == "hyper":
@@ -267,9 +273,8 @@ class HyperModel(nn.Module):
 
     def project(self, role_ids, e_t):
         """z_r and z_t of Eq. 5 in fp32, (B, d_z) each, from role ids (B,) and response representations e_t (B, C)."""
-        with torch.autocast(e_t.device.type, enabled=False):
-            e_c = self.hyper.role_embedding(role_ids.to(e_t.device, non_blocking=True))
-            return self.projections(e_c, e_t)
+        e_c = self.hyper.role_embedding(role_ids.to(e_t.device, non_blocking=True))
+        return self.projections(e_c, e_t)
 
     # ------------------------------------------------------------------------------------------ describe, save, load
     def trainable(self):

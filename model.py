@@ -13,139 +13,54 @@ interleaved pairs.
 Rows are padded on the *right*, always: causal attention then needs no mask, and position t is slot t.
 """
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from files import MODEL_NUMBERS, checkpoint_tensors, fetch_model, read_json, reading
+from files import checkpoint_tensors, fetch_model, read_json, reading
+from model_config import MODEL_NUMBERS, ModelConfig
 
 CHATGLM_NAMES = {"transformer.embedding.word_embeddings": "model.embed_tokens", "transformer.output_layer": "lm_head",
                  "transformer.encoder.final_layernorm": "model.norm", "transformer.encoder.layers": "model.layers",
                  "self_attention": "self_attn"}
 
 
-# ----------------------------------------------------------------------------------------------------- configuration
-@dataclass(frozen=True)
-class ModelConfig:
-    """The part of a `config.json` that shapes the computation, under its own names."""
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    max_positions: int               # at most the sliding window: within it, a window changes nothing
-    rms_norm_eps: float = 1e-6
-    rope_theta: float = 10_000.0
-    rope_scaling: dict | None = None  # llama3's numbers
-    qkv_bias: bool = False
-    o_bias: bool = False
-    mlp_bias: bool = False
-    tie_word_embeddings: bool = False
-    rotary_dim: int = 0              # dimensions of a head that rotate; 0: all
-    chatglm: bool = False            # fused linears, interleaved rotary pairs
-
-    @classmethod
-    def from_hf(cls, config):
-        """Reads the dict of a `config.json`; ValueError names any key whose value is not implemented."""
-        c = dict(config)
-        family = c.get("model_type")
-        if family == "chatglm":
-            return cls.from_chatglm(c)
-        rope = c.get("rope_parameters") or c.get("rope_scaling") or {}   # transformers 5 and 4 write one each
-        rope_type = rope.get("rope_type", rope.get("type", "default"))
-
-        require("model_type", family, ["llama", "qwen2", "mistral", "chatglm"])
-        require("hidden_act", c.get("hidden_act", "silu"), ["silu"])
-        require("rope_scaling", rope_type, ["default", "llama3"])
-        require("use_sliding_window", c.get("use_sliding_window", False), [False])
-        require("quantization_config", c.get("quantization_config"), [None])
-
-        c["num_key_value_heads"] = c.get("num_key_value_heads") or c["num_attention_heads"]
-        c["head_dim"] = c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"]
-        c["rope_theta"] = rope.get("rope_theta") or c.get("rope_theta", 10_000.0)
-        c["rope_scaling"] = rope if rope_type == "llama3" else None
-
-        c["max_positions"] = c.get("max_position_embeddings", 4096)
-        if family == "mistral" and c.get("sliding_window"):
-            c["max_positions"] = min(c["max_positions"], c["sliding_window"])
-
-        attention_bias = c.get("attention_bias", False)                  # Qwen2 has biases on q, k, v by definition
-        c["qkv_bias"] = family == "qwen2" or attention_bias
-        c["o_bias"] = family != "qwen2" and attention_bias
-        return cls(**{f.name: c[f.name] for f in fields(cls) if f.name in c})
-
-    @classmethod
-    def from_chatglm(cls, c):
-        """The same for ChatGLM2, whose config.json uses other names."""
-        implemented = {"rmsnorm": [True], "post_layer_norm": [True], "add_bias_linear": [False], "pre_seq_len": [None],
-                       "apply_residual_connection_post_layernorm": [False], "quantization_bit": [0, None]}
-        for key, values in implemented.items():
-            require(key, c.get(key, values[0]), values)
-
-        heads = c["num_attention_heads"]
-        kv_heads = c["multi_query_group_num"] if c.get("multi_query_attention") else heads
-        return cls(vocab_size=c["padded_vocab_size"], hidden_size=c["hidden_size"], num_hidden_layers=c["num_layers"],
-                   intermediate_size=c["ffn_hidden_size"], num_attention_heads=heads, num_key_value_heads=kv_heads,
-                   head_dim=c["kv_channels"], rotary_dim=c["kv_channels"] // 2, max_positions=c["seq_length"],
-                   rms_norm_eps=c["layernorm_epsilon"], rope_theta=10_000.0 * c.get("rope_ratio", 1),
-                   qkv_bias=c.get("add_qkv_bias", False), chatglm=True)
-
-
-def require(key, value, implemented):
-    """ValueError, naming the key of config.json, unless its value is one of the implemented ones."""
-    if value not in implemented:
-        raise ValueError(f"{key} is {value!r}; implemented: {', '.join(map(str, implemented))}")
-
-
 # ---------------------------------------------------------------------------------------------------------- the parts
-class RMSNorm(nn.Module):
-    """x / rms(x) * weight, the statistics in fp32."""
-    def __init__(self, size, eps):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, x):
-        h = x.to(torch.promote_types(x.dtype, torch.float32))
-        h = h * torch.rsqrt(h.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * h.to(x.dtype)
-
-
 def rope_frequencies(c):
-    """Rotary frequencies (hs/2,) in radians per position, with llama3's stretch of the slow ones if asked for."""
+    """Rotary frequencies (hs,) in radians per position, each one twice, as `rotate` or `rotate_pairs` pairs dimensions.
+
+    With llama3's scaling the slow ones are stretched. ChatGLM2's are fewer than hs.
+    """
     dims = c.rotary_dim or c.head_dim
     freq = c.rope_theta ** -(torch.arange(0, dims, 2, device="cpu").float() / dims)
-    if c.rope_scaling is None:
-        return freq
-
-    s = c.rope_scaling
-    wavelength = 2 * math.pi / freq
-    turns = s["original_max_position_embeddings"] / wavelength           # turns within the original context
-    keep = (turns - s["low_freq_factor"]) / (s["high_freq_factor"] - s["low_freq_factor"])
-    keep = keep.clamp(0, 1)                                              # 1: fast, unchanged; 0: slow, stretched
-    return keep * freq + (1 - keep) * freq / s["factor"]
+    if c.rope_scaling is not None:
+        s = c.rope_scaling
+        wavelength = 2 * math.pi / freq
+        turns = s["original_max_position_embeddings"] / wavelength       # turns within the original context
+        keep = (turns - s["low_freq_factor"]) / (s["high_freq_factor"] - s["low_freq_factor"])
+        keep = keep.clamp(0, 1)                                          # 1: fast, unchanged; 0: slow, stretched
+        freq = keep * freq + (1 - keep) * freq / s["factor"]
+    return freq.repeat_interleave(2) if c.chatglm else freq.repeat(2)
 
 
 def rotate(x, cos, sin):
     """Rotary embedding, half-split as in Hugging Face's files: dimension i turns with i + hs/2, not with i + 1.
 
-        x = [a | b]  ->  [a cos - b sin | b cos + a sin]          x: (B, heads, T, hs)
+        x = [a | b]  ->  [a cos - b sin | b cos + a sin]          x: (..., hs)
     """
     a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    return x * cos + torch.cat((-b, a), dim=-1) * sin
 
 
 def rotate_pairs(x, cos, sin):
     """ChatGLM2's: dimension 2i turns with 2i + 1, and only as many dimensions turn as there are angles for."""
-    n = 2 * cos.size(-1)
-    a, b = x[..., 0:n:2], x[..., 1:n:2]
-    turned = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
-    return torch.cat((turned, x[..., n:]), dim=-1)
+    turning, rest = x.split((cos.size(-1), x.size(-1) - cos.size(-1)), dim=-1)
+    a, b = turning[..., 0::2], turning[..., 1::2]
+    turned = turning * cos + torch.stack((-b, a), dim=-1).flatten(-2) * sin
+    return torch.cat((turned, rest), dim=-1)
 
 
 @dataclass
@@ -154,19 +69,18 @@ class LayerCache:
     k: torch.Tensor
     v: torch.Tensor
 
-    def update(self, k, v, positions=None):
+    def update(self, k, v, slots=None):
         """Stores new keys and values (B, nkv, T, hs) and returns those that the new queries may attend to.
 
-        positions None: the prompt fills slots 0 to T - 1 and attends to itself. Otherwise (B,): T is 1, row b's token
-        goes to slot positions[b] and attends to the whole cache, as far as the mask lets it.
+        slots None: the prompt fills slots 0 to T - 1 and attends to itself. Otherwise T is 1, the index `slots` is
+        where each row's token goes, and it attends to the whole cache, as far as the mask lets it.
         """
-        if positions is None:
+        if slots is None:
             self.k[:, :, :k.size(2)] = k
             self.v[:, :, :v.size(2)] = v
             return k, v
-        rows = torch.arange(len(positions), device=k.device)
-        self.k[rows, :, positions] = k[:, :, 0]
-        self.v[rows, :, positions] = v[:, :, 0]
+        self.k[slots] = k[:, :, 0]
+        self.v[slots] = v[:, :, 0]
         return self.k, self.v
 
 
@@ -207,15 +121,18 @@ class Attention(nn.Module):
         """The output projection."""
         return self.o_proj(y)
 
-    def forward(self, x, cos, sin, cache=None, positions=None, mask=None):
-        """x: (B, T, C); cache: a LayerCache; positions, mask: see `Transformer.hidden_states`."""
+    def forward(self, x, cos, sin, cache=None, slots=None, mask=None):
+        """x: (B, T, C); cache: a LayerCache; slots, mask: see `Transformer.hidden_states`."""
         B, T, _ = x.shape
-        q, k, v = (h.view(B, T, -1, self.hs).transpose(1, 2) for h in self.qkv(x))         # (B, heads, T, hs)
-        q = self.rotate(q, cos, sin)
-        k = self.rotate(k, cos, sin)
+        q, k, v = (h.view(B, T, -1, self.hs) for h in self.qkv(x))       # (B, T, heads, hs)
+
+        # q and k turn together, which takes half the kernels
+        turned = self.rotate(torch.cat((q, k), dim=2), cos, sin)
+        q, k = turned.transpose(1, 2).split((q.size(2), k.size(2)), dim=1)
+        v = v.transpose(1, 2)                                            # (B, heads, T, hs), as q and k
 
         if cache is not None:
-            k, v = cache.update(k, v, positions)
+            k, v = cache.update(k, v, slots)
 
         y = attend(q, k, v, mask)                                        # (B, nh, T, hs)
         return self.out(y.transpose(1, 2).reshape(B, T, -1))
@@ -262,13 +179,13 @@ class Block(nn.Module):
     """Pre-norm: attention, then MLP, each added to the residual stream."""
     def __init__(self, c):
         super().__init__()
-        self.input_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
+        self.input_layernorm = nn.RMSNorm(c.hidden_size, c.rms_norm_eps)
         self.self_attn = FusedAttention(c) if c.chatglm else Attention(c)
-        self.post_attention_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(c.hidden_size, c.rms_norm_eps)
         self.mlp = FusedMLP(c) if c.chatglm else MLP(c)
 
-    def forward(self, x, cos, sin, cache=None, positions=None, mask=None):
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, cache, positions, mask)
+    def forward(self, x, cos, sin, cache=None, slots=None, mask=None):
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, cache, slots, mask)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -278,11 +195,12 @@ class Transformer(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        self.checkpoint_activations = False      # recompute each block in the backward pass: 6N T FLOPs for 4N T
+        self.checkpoint_activations = False      # recompute each block in the backward pass: less memory, more FLOPs
+        self.compiled = False
         self.model = nn.Module()                 # the checkpoint's own prefix
         self.model.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.model.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
-        self.model.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.model.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         # computed on the CPU even under torch.device("meta"), since no checkpoint holds it
         self.register_buffer("frequencies", rope_frequencies(config), persistent=False)
@@ -292,6 +210,12 @@ class Transformer(nn.Module):
         """Makes the head and the embedding one matrix, where config.json says so."""
         if self.config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
+
+    def _apply(self, fn, recurse=True):
+        """Module.to and its like: the rotary frequencies stay in fp32 (bf16 is off by 0.45 rad at position 1024)."""
+        super()._apply(fn, recurse)
+        self.frequencies = rope_frequencies(self.config).to(self.device)
+        return self
 
     @property
     def layers(self):
@@ -320,15 +244,18 @@ class Transformer(nn.Module):
         if T > self.config.max_positions:
             raise ValueError(f"{T} tokens, but this model reads at most {self.config.max_positions}")
 
-        # which positions, and what a row may attend to: all before it, or the slots up to its own
+        # where each token stands, and what it may attend to: all before it, or the slots up to its own
+        slots = None
         mask = None
         where = torch.arange(T, device=input_ids.device)                 # (T,)
         if positions is not None:
-            where = positions[:, None, None]                             # (B, 1, 1)
-            slots = torch.arange(cache[0].k.size(2), device=input_ids.device)
-            mask = (slots <= positions[:, None])[:, None, None]          # (B, 1, 1, S)
+            where = positions[:, None]                                   # (B, 1)
+            slots = (torch.arange(len(positions), device=input_ids.device), slice(None), positions)
+            later = torch.arange(cache[0].k.size(2), device=input_ids.device) > where            # (B, S)
+            mask = torch.zeros(later.shape, dtype=self.dtype, device=input_ids.device)
+            mask = mask.masked_fill_(later, -math.inf)[:, None, None]    # (B, 1, 1, S)
 
-        angles = where[..., None].float() * self.frequencies             # (T, hs/2) or (B, 1, 1, hs/2)
+        angles = where[..., None, None] * self.frequencies               # (T, 1, hs) or (B, 1, 1, hs)
         cos = angles.cos().to(self.dtype)
         sin = angles.sin().to(self.dtype)
 
@@ -337,7 +264,7 @@ class Transformer(nn.Module):
             if self.checkpoint_activations and torch.is_grad_enabled():
                 h = checkpoint(block, h, cos, sin, use_reentrant=False)
             else:
-                h = block(h, cos, sin, cache[i] if cache else None, positions, mask)
+                h = block(h, cos, sin, cache[i] if cache else None, slots, mask)
         return self.model.norm(h)
 
     def forward(self, input_ids, cache=None, positions=None):
@@ -346,8 +273,9 @@ class Transformer(nn.Module):
 
     def compile_blocks(self, **options):
         """Compiles the block: one graph serves all layers, and any batch size and length."""
-        limits = torch._dynamo.config            # prompt or next token, shared or per-row A and B, one row or more
-        limits.cache_size_limit = max(32, limits.cache_size_limit)
+        # at most so many graphs: prompt or next token, shared or per-row A and B, one row or more
+        torch._dynamo.config.cache_size_limit = max(32, torch._dynamo.config.cache_size_limit)
+        self.compiled = True
         for block in self.layers:
             block.compile(dynamic=True, **options)
 
@@ -356,7 +284,14 @@ class Transformer(nn.Module):
         c = self.config
         slots = math.ceil(length / 16) * 16
         shape = (c.num_hidden_layers, 2, batch_size, c.num_key_value_heads, slots, c.head_dim)
-        return [LayerCache(k, v) for k, v in torch.zeros(shape, dtype=self.dtype, device=self.device)]
+        cache = [LayerCache(k, v) for k, v in torch.zeros(shape, dtype=self.dtype, device=self.device)]
+
+        # a CUDA graph writes only to memory that is said to stay where it is
+        if self.compiled:
+            for layer in cache:
+                torch._dynamo.mark_static_address(layer.k)
+                torch._dynamo.mark_static_address(layer.v)
+        return cache
 
     @classmethod
     def from_pretrained(cls, name, dtype=torch.float32, device="cpu"):

@@ -19,9 +19,8 @@ def join():
     missing = [name for name in ("LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise ValueError(f"RANK is set, but {', '.join(missing)} not: start with torchrun, or unset RANK")
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    # the tensors' device decides which of the two carries a message: --device cpu is possible on a machine with GPUs
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     if dist.get_rank() > 0:
         sys.stdout = open(os.devnull, "w")
 

@@ -10,7 +10,8 @@ What has which precision, and where it is decided:
     backbone: weights, activations              bf16 where the GPU has it, else fp32 (--precision); frozen   checkpoint
     forward pass                                autocast to the backbone's precision       HyperModel.active_roles
     all that trains, AdamW, softmax, losses     fp32                                       here and losses.py
-With fp16 the loss is scaled (GradScaler), and a step whose gradients overflow is skipped and logged as such.
+A step whose loss or gradient is not finite is skipped, and logged as such; three in a row end the run. With fp16 the
+loss is scaled (GradScaler), whose first steps are often skipped while it finds its scale: there it takes twenty.
 
 Eq. 7's set I is a micro-batch: `batch_size` samples of one process, however many of them `grad_accum` and processes
 add up. The cross-entropy is divided by the supervised tokens of the whole step, so that 1 x 4 accumulated equals 4 x 1,
@@ -30,7 +31,7 @@ import torch
 from tqdm import tqdm
 
 import eval as evaluation
-from batches import Steps, padding_share
+from batches import Steps, collate, padding_share
 from checkpoint import (
     MetricsLog,
     build,
@@ -45,7 +46,7 @@ from checkpoint import (
     save_checkpoint,
     versions,
 )
-from config import KEYS, LONGER, Config, parse_args, resolve
+from config import KEYS, LONGER, Config, parse_args, pick_device, resolve
 from data import (
     choose_roles,
     describe_data,
@@ -59,6 +60,7 @@ from data import (
 from files import write_json
 from hycora_layer import METHODS
 from losses import hyper_contrastive_loss, lambda_at, pool_response, response_cross_entropy, total_loss
+from memory import GIB, describe, training_memory
 from processes import any_process, gather, join, leave, sum_over_processes, world
 from watch import HeldOut, too_few_steps
 
@@ -124,6 +126,7 @@ def fit(model, steps, cfg, run, resume, held_out=None):
     params = list(params.values())
     optimizer = torch.optim.AdamW(params, lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     scaler = torch.amp.GradScaler(model.backbone.device.type, enabled=cfg.precision == "fp16")
+    scaler.scale(torch.zeros((), device=model.backbone.device))  # has a scale now, even where no micro-batch is ours
 
     rank, processes = world()
     is_main = rank == 0
@@ -137,7 +140,7 @@ def fit(model, steps, cfg, run, resume, held_out=None):
     model.backbone.checkpoint_activations = cfg.checkpoint_activations
     if cfg.compile:
         model.backbone.compile_blocks()
-    log = MetricsLog(run, first, writes=is_main)
+    log = MetricsLog(run, first, writes=is_main, max_skipped=20 if scaler.is_enabled() else 3)
     done = first
     bar = tqdm(range(first, steps.total), cfg.method, initial=first, total=steps.total, dynamic_ncols=True,
                disable=not is_main)
@@ -156,9 +159,10 @@ def fit(model, steps, cfg, run, resume, held_out=None):
             stats = backward(model, batch.micro_batches, cfg, lam, scaler, batch.supervised, batch.num_micro_batches)
             stats = sum_over_processes(params if lam else without_projections, stats)
 
-            # clip and step
+            # clip and step; with found_inf, AdamW changes nothing where it is 1, and the host need not know
             scaler.unscale_(optimizer)
             grad_norm = torch.nn.utils.clip_grad_norm_(params, cfg.max_grad_norm)
+            optimizer.found_inf = (~(stats.sum() + grad_norm).isfinite()).float()
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
@@ -174,7 +178,7 @@ def fit(model, steps, cfg, run, resume, held_out=None):
 
             # save: after the flush, so that what is saved has finite losses behind it
             if save:
-                rng_states = gather(rng_state())
+                rng_states = gather(rng_state(model.backbone.device))
                 if is_main:
                     save_checkpoint(run, done, model, optimizer, scaler, rng_states)
 
@@ -197,6 +201,24 @@ class StopSignals(list):
             signal.signal(number, handler)
 
 
+def print_expected_memory(model, steps, cfg):
+    """Prints what the step with the longest examples will take on the GPU, and what is free there for this process."""
+    longest = sorted(steps.examples, key=lambda example: len(example.ids))[-cfg.batch_size:]
+    batch = collate(longest, steps.pad_id, cfg.pool)
+    lam = 0.0 if model.projections is None else 1.0
+
+    def step(fake_model):
+        backward(fake_model, [batch], cfg, lam, torch.amp.GradScaler("cpu", enabled=False))
+    backbone = model.backbone
+    expected = training_memory(backbone.config, model.config, backbone.dtype, step, cfg.checkpoint_activations)
+
+    free, _ = torch.cuda.mem_get_info(backbone.device)
+    free += torch.cuda.memory_reserved(backbone.device)
+    print(f"GPU memory of a step: {describe(expected)}; there are {free / GIB:.1f} GiB for it")
+    if expected.total() + GIB > free:
+        print("that is tight: a lower --batch-size or --max-length takes less, and so does --checkpoint-activations")
+
+
 # ------------------------------------------------------------------------------------- from command line to scores
 def read_arguments(argv):
     """(Config, run folder to resume or None) of a command line, every "auto" decided."""
@@ -207,7 +229,8 @@ def read_arguments(argv):
         cfg = Config(**{k: v for k, v in saved.items() if k in KEYS})
     cfg = resolve(cfg)
     if cfg.device.startswith("cuda") and world()[1] > 1:
-        cfg = dataclasses.replace(cfg, device=f"cuda:{os.environ['LOCAL_RANK']}")
+        cfg = dataclasses.replace(cfg, device=pick_device(f"cuda:{os.environ['LOCAL_RANK']}"))
+        torch.cuda.set_device(cfg.device)
     return cfg, resume
 
 
@@ -284,11 +307,17 @@ def run_training(argv):
         held_out = HeldOut(model, tokenizer, read_run(run), subsample(tests, cfg.score_limit), cfg.test_every, run)
 
     # training; the weights are made, and from here on each process has its own dropout
+    on_gpu = model.backbone.device.type == "cuda"
+    if on_gpu and is_main:
+        print_expected_memory(model, steps, cfg)
     torch.manual_seed(cfg.seed + world()[0])
     with held(run) if is_main else nullcontext():
         if resume and is_main:
             lengthen(run, {key: getattr(cfg, key) for key in LONGER}, steps.total)
         finished = fit(model, steps, cfg, run, resume, held_out)
+        if on_gpu:
+            print(f"the peak was {torch.cuda.max_memory_allocated(model.backbone.device) / GIB:.1f} GiB")
+            torch.cuda.empty_cache()                       # what training held is free for scoring
         leave()
         if held_out and held_out.summary():
             print(held_out.summary())

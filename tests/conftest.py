@@ -21,6 +21,11 @@ sys.path.insert(0, str(ROOT))
 sys.path.insert(0, os.environ.get("HYCORA_CORE", str(ROOT)))            # tools.exercises: a reader's own modules
 torch.set_num_threads(2)
 
+import fake_cuda  # noqa: E402
+
+if fake_cuda.why_not() is None:
+    fake_cuda.install()                 # before the first backward pass, which counts the devices once and for all
+
 from model import ModelConfig, Transformer  # noqa: E402
 
 SMALL = dict(vocab_size=97, hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=6,

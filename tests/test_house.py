@@ -7,11 +7,11 @@ import pytest
 from conftest import ROOT
 
 FLOORS = [["console"],
-          ["files", "processes", "own_data"],
+          ["files", "processes", "own_data", "model_config"],
           ["model", "hyper", "losses", "tokenizer", "data", "batches", "generate", "metrics"],
           ["hycora_layer", "report"],
           ["config"],
-          ["checkpoint"],
+          ["checkpoint", "memory"],
           ["eval", "chat"],
           ["watch"],
           ["train"]]                                                     # a module imports only from the floors below its own

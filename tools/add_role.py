@@ -56,15 +56,18 @@ def add_role(model, tokenizer, config, role, samples, profile="", steps=100, lr=
     rows, *_ = encode_examples(samples, config["roles"], tokenizer, config["max_length"],
                                config["profiles"] if config["role_in_prompt"] else None)
     cfg = train.Config(**train.parse_values({k: v for k, v in config.items() if k in train.KEYS}, config["out"]))
-    optimizer, scaler = torch.optim.Adam(model.hyper.parameters(), lr=lr), torch.amp.GradScaler(enabled=False)
+    optimizer = torch.optim.Adam(model.hyper.parameters(), lr=lr)
+    scaler = torch.amp.GradScaler(known.device.type, enabled=cfg.precision == "fp16")
     batches, losses = [], []
     for step in (bar := tqdm(range(steps), role)):
         batches = batches or batch_order(rows, cfg.batch_size, cfg.seed, step)
         batch = collate([rows[i] for i in batches.pop()], tokenizer.eos_id, cfg.pool)
         optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
         losses.append(train.backward(model, [batch], cfg, 0.0, scaler)[0].item())
-        (hold * drift(model, before, torch.randperm(len(known), device=known.device)[:8])).backward()
-        optimizer.step()
+        held = drift(model, before, torch.randperm(len(known), device=known.device)[:8])
+        scaler.scale(hold * held).backward()
+        scaler.step(optimizer)
+        scaler.update()
         model.zero_grad()
         bar.set_postfix(nats=f"{losses[-1]:.3f}")
     with torch.no_grad():

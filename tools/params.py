@@ -20,9 +20,10 @@ from pathlib import Path
 
 import torch
 
-from files import MODEL_NUMBERS, fetch, read_json, reading
+from files import fetch, read_json, reading
 from hycora_layer import METHODS, AdapterConfig, HyperModel
-from model import ModelConfig, Transformer
+from model import Transformer
+from model_config import MODEL_NUMBERS, ModelConfig
 
 
 def count(model_config, adapter_config):

@@ -1,0 +1,115 @@
+"""Will it fit? The GPU memory of a training step and of answering, for a backbone: from its config.json alone.
+
+    python -m tools.memory --model FOLDER_OR_ID --roles 95 --batch-size 4 --length 512 [--checkpoint-activations]
+
+Counted on fake tensors (memory.py), so no GPU and no weights are needed. Beside it a GPU holds 0.5 to 1 GiB for CUDA
+itself, and the allocator loses a little: with --have, one GiB is kept for that.
+"""
+from console import one_line_errors, render_table
+
+import argparse
+import dataclasses
+from functools import partial
+from pathlib import Path
+
+import torch
+
+import train
+from batches import collate
+from checkpoint import DTYPES
+from config import Config
+from data import Example
+from files import fetch, read_json, reading
+from hycora_layer import METHODS, AdapterConfig
+from memory import GIB, generation_memory, training_memory
+from model_config import MODEL_NUMBERS, ModelConfig
+
+KEPT = 1 * GIB                          # for CUDA itself and the allocator
+
+
+def training_batch(args, rows):
+    """A batch of `rows` full rows, of whose tokens a part is supervised."""
+    prompt = round(args.length * (1 - args.supervised))
+    examples = [Example([0] * args.length, prompt, row % args.roles) for row in range(rows)]
+    return collate(examples, 0)
+
+
+def step_memory(args, model_config, adapter_config, rows):
+    """Peak bytes of a training step with `rows` rows, by category."""
+    batch = training_batch(args, rows)
+    contrastive = "hyper" in METHODS[args.method]
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+
+    def step(model):
+        train.backward(model, [batch], Config(), 1.0 if contrastive else 0.0, scaler)
+    return training_memory(model_config, adapter_config, DTYPES[args.precision], step, args.checkpoint_activations)
+
+
+def largest_batch(measure, have):
+    """The most rows with which measure(rows) stays within `have` bytes; 0 if even one does not.
+
+    Memory grows by about the same amount with each row: two measurements give a guess, which is lowered by what it is
+    too large until it fits.
+    """
+    one = measure(1).total()
+    per_row = measure(2).total() - one
+    rows = 1 + int((have - one) // per_row)
+    while rows > 0 and (too_much := measure(rows).total() - have) > 0:
+        rows -= max(1, int(too_much // per_row))
+    return max(0, rows)
+
+
+def main():
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--model", required=True, help="a config.json, its folder, or a hub id")
+    parser.add_argument("--roles", type=int, required=True)
+    parser.add_argument("--batch-size", type=int, default=8, help="rows of a training step")
+    parser.add_argument("--length", type=int, default=512, help="tokens of a training row")
+    parser.add_argument("--supervised", type=float, default=0.5, help="share of them that are the answer")
+    parser.add_argument("--checkpoint-activations", action="store_true")
+    parser.add_argument("--method", choices=METHODS, default="hycora")
+    parser.add_argument("--precision", choices=DTYPES, default="bf16")
+    parser.add_argument("--new-tokens", type=int, default=128, help="of an answer")
+    parser.add_argument("--answers", type=int, default=16, help="answers generated at once; on a GPU eval.py chooses")
+    parser.add_argument("--have", type=float, default=0.0, help="GiB of the GPU: finds the largest batch that fits")
+    sizes = [f for f in dataclasses.fields(AdapterConfig) if f.type is int and f.name != "num_roles"]
+    for f in sizes:
+        parser.add_argument(f"--{f.name.replace('_', '-')}", type=int, default=f.default)
+    args = parser.parse_args()
+
+    with one_line_errors("tools.memory"):
+        for name in ("roles", "batch_size", "length", "new_tokens", "answers", "rank", "head_rank"):
+            if getattr(args, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}, but it has to be positive")
+        path = Path(args.model) if args.model.endswith(".json") else fetch(args.model, ["config.json"]) / "config.json"
+        with reading(path, "the config.json of a backbone that is implemented"):
+            model_config = ModelConfig.from_hf(read_json(path, numbers=MODEL_NUMBERS))
+        given = {f.name: getattr(args, f.name) for f in sizes}
+        print_report(args, model_config, AdapterConfig(method=args.method, num_roles=args.roles, **given))
+
+
+def print_report(args, model_config, adapter_config):
+    """Prints the tables, and with --have what fits."""
+    dtype = DTYPES[args.precision]
+    training = partial(step_memory, args, model_config, adapter_config)
+
+    def answering(rows):
+        prompt = round(args.length * (1 - args.supervised))
+        return generation_memory(model_config, adapter_config, dtype, rows, prompt, args.new_tokens)
+
+    kept = ", activations recomputed" if args.checkpoint_activations else ""
+    measured = {f"training, {args.batch_size} x {args.length} tokens{kept}": training(args.batch_size),
+                f"answering, {args.answers} rows, {args.new_tokens} new tokens": answering(args.answers)}
+    for title, memory in measured.items():
+        rows = [[category, f"{size / GIB:.2f}"] for category, size in memory.items()]
+        print(f"{title}, GiB\n{render_table([*rows, ['peak', f'{memory.total() / GIB:.2f}']])}\n")
+
+    if args.have:
+        have = args.have * GIB - KEPT
+        print(f"within {args.have:g} GiB, {KEPT / GIB:.0f} of them kept for CUDA: training with up to "
+              f"{largest_batch(training, have)} rows, answering up to {largest_batch(answering, have)} at once")
+
+
+if __name__ == "__main__":
+    main()

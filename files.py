@@ -300,11 +300,11 @@ def write_jsonl(path, records):
 
 def write_tensors(path, tensors):
     """Writes a safetensors file, atomically; FloatingPointError, with nothing written, for what is not finite."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         check_finite(tensors)
     except FloatingPointError as error:
         raise FloatingPointError(f"{path} is not written: {error}") from None
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"format": "pt"}                          # one key: several would be written in any order
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 

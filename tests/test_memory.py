@@ -1,17 +1,16 @@
 """The memory estimate, against torch's own allocator and the sizes that follow from a configuration."""
 import dataclasses
 import json
-import subprocess
 import sys
 from unittest.mock import patch
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
 from torch.profiler import ProfilerActivity, profile
 
 import memory
+import tools.memory
 import train
 from batches import collate
 from config import Config
@@ -95,12 +94,16 @@ def test_as_many_rows_are_answered_at_once_as_memory_has_room_for(shape, monkeyp
     assert rows_that_fit(backbone, prompt, new, most=64) == 1
 
 
-def test_the_command(tmp_path):
+def test_the_command(tmp_path, monkeypatch, capsys):
     config = dict(model_type="llama", vocab_size=600, hidden_size=192, intermediate_size=512, num_hidden_layers=2,
                   num_attention_heads=6, num_key_value_heads=2, max_position_embeddings=256)
     (tmp_path / "config.json").write_text(json.dumps(config))
-    command = [sys.executable, "-m", "tools.memory", "--model", tmp_path, "--roles", "4", "--length", "64", "--batch-size", "2"]
-    done = subprocess.run([*command, "--have", "1.01"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.count("peak") == 2 and "training with up to" in done.stdout, done.stderr
-    wrong = subprocess.run([*command, "--rank", "0"], cwd=ROOT, capture_output=True, text=True)
-    assert wrong.returncode == 1 and wrong.stderr == "tools.memory: --rank is 0, but it has to be positive\n"
+    command = ["tools.memory", "--model", str(tmp_path), "--roles", "4", "--length", "64", "--batch-size", "2"]
+    monkeypatch.setattr(sys, "argv", [*command, "--have", "1.01"])
+    tools.memory.main()
+    printed = capsys.readouterr().out
+    assert printed.count("peak") == 2 and "training with up to" in printed
+
+    monkeypatch.setattr(sys, "argv", [*command, "--rank", "0"])
+    with pytest.raises(SystemExit, match="tools.memory: --rank is 0, but it has to be positive"):
+        tools.memory.main()

@@ -134,7 +134,8 @@ def test_bf16_that_is_only_emulated_is_not_chosen(monkeypatch):
 def test_processes_on_the_cpu_of_a_machine_with_gpus_use_gloo(monkeypatch):
     """The device of a message decides how it travels: nccl cannot carry a tensor of the CPU."""
     backends = []
-    monkeypatch.setenv("RANK", "0")
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: pytest.fail("the device is not known yet"))
     monkeypatch.setattr(torch.distributed, "init_process_group", backends.append)

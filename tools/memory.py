@@ -5,9 +5,8 @@
 Counted on fake tensors (memory.py), so no GPU and no weights are needed. Beside it a GPU holds 0.5 to 1 GiB for CUDA
 itself, and the allocator loses a little: with --have, one GiB is kept for that.
 """
-from console import one_line_errors, render_table
+from console import Parser, one_line_errors, render_table
 
-import argparse
 import dataclasses
 from functools import partial
 from pathlib import Path
@@ -59,9 +58,10 @@ def largest_batch(measure, have):
     return max(0, rows)
 
 
+@one_line_errors("tools.memory")
 def main():
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", required=True, help="a config.json, its folder, or a hub id")
     parser.add_argument("--roles", type=int, required=True)
     parser.add_argument("--batch-size", type=int, default=8, help="rows of a training step")
@@ -78,15 +78,14 @@ def main():
         parser.add_argument(f"--{f.name.replace('_', '-')}", type=int, default=f.default)
     args = parser.parse_args()
 
-    with one_line_errors("tools.memory"):
-        for name in ("roles", "batch_size", "length", "new_tokens", "answers", "rank", "head_rank"):
-            if getattr(args, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}, but it has to be positive")
-        path = Path(args.model) if args.model.endswith(".json") else fetch(args.model, ["config.json"]) / "config.json"
-        with reading(path, "the config.json of a backbone that is implemented"):
-            model_config = ModelConfig.from_hf(read_json(path, numbers=MODEL_NUMBERS))
-        given = {f.name: getattr(args, f.name) for f in sizes}
-        print_report(args, model_config, AdapterConfig(method=args.method, num_roles=args.roles, **given))
+    for name in ("roles", "batch_size", "length", "new_tokens", "answers", "rank", "head_rank"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}, but it has to be positive")
+    path = Path(args.model) if args.model.endswith(".json") else fetch(args.model, ["config.json"]) / "config.json"
+    with reading(path, "the config.json of a backbone that is implemented"):
+        model_config = ModelConfig.from_hf(read_json(path, numbers=MODEL_NUMBERS))
+    given = {f.name: getattr(args, f.name) for f in sizes}
+    print_report(args, model_config, AdapterConfig(method=args.method, num_roles=args.roles, **given))
 
 
 def print_report(args, model_config, adapter_config):

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -332,6 +333,26 @@ def claimed(*paths):
         for path in made:
             if path.is_file() and not path.stat().st_size:
                 path.unlink()
+
+
+@contextmanager
+def new_folder_at(path):
+    """A folder to write into, which becomes `path` at the end; if anything goes wrong nothing of it is left.
+
+    FileExistsError, before the work begins, for anything at `path` but an empty folder.
+    """
+    path = Path(path)
+    if path.is_symlink() or path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(f"{path} exists already: nothing is overwritten, choose another --out")
+    temporary = path.absolute().with_name(f".{secrets.token_hex(8)}.tmp")
+    with writing(path):
+        temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        with writing(path):
+            os.rename(temporary, path)                   # fails if there is something by now
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_writable(folder):

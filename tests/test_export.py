@@ -167,6 +167,6 @@ def test_the_command_exports_one_role_all_roles_and_a_merged_model(tmp_path, mon
     command(monkeypatch, "--run", run, "--all", "--out", tmp_path / "all")
     assert sorted(p.name for p in (tmp_path / "all").iterdir()) == sorted(["孙悟空", "林黛玉"])
     for bad, message in ((["--role", "孙悟", "--out", tmp_path / "x"], "did you mean 孙悟空"), (["--out", tmp_path / "x"], "name one --role"),
-                         (["--all", "--out", tmp_path / "one"], "is not empty")):
+                         (["--all", "--out", tmp_path / "one"], "exists already")):
         with pytest.raises(SystemExit, match=message):
             command(monkeypatch, "--run", run, *bad)

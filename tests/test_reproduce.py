@@ -2,12 +2,11 @@
 import json
 import random
 import shutil
-import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, command
 
 import tools.reproduce as reproduce
 import tools.results as results
@@ -110,7 +109,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for method in ("hycora", "lora"):
         keys = "--max-steps 3 --score-limit 0 --rank 2 --language zh --device cpu --method".split()
-        subprocess.run([sys.executable, "train.py", *keys, method, "--out", folder / method], cwd=ROOT, capture_output=True, check=True)
+        command("train", *keys, method, "--out", folder / method)
     return folder
 
 
@@ -120,8 +119,7 @@ LINES = [{"question": f"{x}是什么？", "generated": [f"哈哈，{x}便是{x}�
 def test_a_new_role_learns_and_the_others_stay(runs, tmp_path):
     (tmp_path / "lines.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES), "utf8")
     keys = ["--lines", tmp_path / "lines.jsonl", "--language", "zh", "--steps", "30", "--device", "cpu"]
-    command = [sys.executable, "-m", "tools.add_role", "--run", runs / "hycora", "--role", "猪八戒", "--out", tmp_path / "new", *keys]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    done = command("tools.add_role", "--run", runs / "hycora", "--role", " 猪八戒 ", "--out", tmp_path / "new", *keys).stdout
     assert "7 lines, 30 steps" in done and "1 lines held back" in done
     (old, _, before), (new, tokenizer, after) = load_run(runs / "hycora", "cpu"), load_run(tmp_path / "new", "cpu")
     assert list(after["roles"]) == [*before["roles"], "猪八戒"] and new.config.num_roles == 3
@@ -131,9 +129,8 @@ def test_a_new_role_learns_and_the_others_stay(runs, tmp_path):
         moved = drift(new, old.hyper(torch.arange(2)), torch.arange(2))
         ids = torch.tensor([tokenizer.prompt("你是谁？")])
         assert 0 < moved < 1e-2 and not torch.equal(new(ids, torch.tensor([2])), new(ids, torch.tensor([0])))
-    command = [sys.executable, "train.py", "--resume", tmp_path / "new"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and "is about 3 roles and tiny/rolebench about 2" in done.stderr
+    done = command("train", "--resume", tmp_path / "new", ok=False)
+    assert "is about 3 roles and tiny/rolebench about 2" in done.stderr
     for name, p in new.trainable().items():
         if name.endswith(".B"):
             assert torch.equal(p, old.trainable()[name])   # what all share is not touched
@@ -158,7 +155,6 @@ def test_add_role_refuses_in_one_line(runs, tmp_path, change, message):
     (tmp_path / "broken").write_text("{no\n")
     given = {"--run": "hycora", "--role": "new", "--lines": "lines", "--steps": "1"} | change
     given |= {"--run": runs / given["--run"], "--lines": tmp_path / given["--lines"], "--out": tmp_path / "out", "--device": "cpu"}
-    command = [sys.executable, "-m", "tools.add_role", *(str(x) for pair in given.items() for x in pair)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and message in done.stderr and len(done.stderr.splitlines()) == 1
+    done = command("tools.add_role", *(x for pair in given.items() for x in pair), ok=False)
+    assert message in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()

@@ -2,13 +2,11 @@
 from console import render_table
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, randomise, write_rolebench
+from conftest import command, randomise, write_rolebench
 from safetensors.torch import save_file
 from test_layer import hyper_model
 
@@ -62,11 +60,10 @@ def test_the_formulas_of_the_docstring():
 
 def test_params_prints_a_line_for_each_method(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(LLAMA2))
-    command = [sys.executable, "-m", "tools.params", "--model", tmp_path, "--roles", "95", "--layer-dim", "64", "--hidden-dim", "256"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = command("tools.params", "--model", tmp_path, "--roles", "95", "--layer-dim", "64", "--hidden-dim", "256")
     assert "224 adapted linears" in done.stdout and "21,212,640" in done.stdout and len(done.stdout.splitlines()) == 1 + len(METHODS)
-    bad = subprocess.run([*command[:4], "nowhere", "--roles", "5"], cwd=ROOT, capture_output=True, text=True)
-    assert bad.returncode != 0 and "no such folder" in bad.stderr and len(bad.stderr.splitlines()) == 1
+    bad = command("tools.params", "--model", "nowhere", "--roles", "5", ok=False)
+    assert "no such folder" in bad.stderr and len(bad.stderr.splitlines()) == 1
 
 
 # ---------------------------------------------------------------------------------------------------------- compare
@@ -111,10 +108,8 @@ def test_compare_averages_seeds_and_pairs_items(tmp_path):
     low, high = d["hycora w/o HCL", "general", "all"]["interval"]
     assert (high - low) / 2 == pytest.approx(1.96 * delta.std() / 80 ** 0.5, rel=0.15)
     assert (high + low) / 2 == pytest.approx(delta.mean(), abs=1.5)
-    printed = {form: subprocess.run([sys.executable, "-m", "tools.compare", "--runs", *runs, "--format", form], cwd=ROOT,
-                                    capture_output=True, text=True, check=True).stdout for form in ("text", "markdown", "json")}
-    three = subprocess.run([sys.executable, "-m", "tools.compare", "--runs", *runs, "--table", "3", "--format", "markdown"], cwd=ROOT,
-                           capture_output=True, text=True, check=True).stdout.splitlines()
+    printed = {form: command("tools.compare", "--runs", *runs, "--format", form).stdout for form in ("text", "markdown", "json")}
+    three = command("tools.compare", "--runs", *runs, "--table", "3", "--format", "markdown").stdout.splitlines()
     assert three[0] == "| Methods | Datasets | A | 孙悟空 |" and f"| hycora | general | {rows['hycora', 'general', 'A']['rougeL']:.2f} | {row['rougeL']:.2f} |" in three
     one, five = (paper_table(result, number) for number in (1, 5))
     assert len(one) == 5 and len(one[0]) == 9 and one[2][8] == f"{rows['hycora', 'role_specific', 'all']['rougeL']:.2f}"
@@ -178,7 +173,7 @@ def test_bootstrap_of_constants_and_columns():
 
 # ------------------------------------------------------------------------------------------------------- check_data
 def check_data(*args):
-    return subprocess.run([sys.executable, "-m", "tools.check_data", *map(str, args)], cwd=ROOT, capture_output=True, text=True)
+    return command("tools.check_data", *args, ok=None)
 
 
 def test_check_data_counts_leaks_duplicates_and_broken_lines(tmp_path):
@@ -233,12 +228,11 @@ def test_tsne_draws_a_run(tmp_path):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     args = ["--role-subset", "3", "--max-steps", "1", "--score-limit", "0", "--rank", "2", "--language", "zh", "--out", tmp_path / "r"]
-    subprocess.run([sys.executable, "train.py", *args], cwd=ROOT, capture_output=True, check=True)
-    command = [sys.executable, "-m", "tools.tsne", "--run", tmp_path / "r"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    command("train", *args)
+    done = command("tools.tsne", "--run", tmp_path / "r")
     assert "q_proj A: 2 roles x 4 layers; silhouette by role" in done.stdout and (tmp_path / "r/tsne.png").stat().st_size > 10000
-    bad = subprocess.run([*command, "--kind", "qq"], cwd=ROOT, capture_output=True, text=True)
-    assert bad.returncode == 1 and "choose q_proj" in bad.stderr and len(bad.stderr.splitlines()) == 1
+    bad = command("tools.tsne", "--run", tmp_path / "r", "--kind", "qq", ok=False)
+    assert "choose q_proj" in bad.stderr and len(bad.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("n, star", [(6, ""), (30, " *")])

@@ -3,20 +3,24 @@ import dataclasses
 import json
 import os
 import random
+import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 import torch
-from conftest import ROOT, randomise, small_backbone, write_rolebench
+from conftest import ROOT, command, randomise, small_backbone, write_rolebench
 from safetensors.torch import load_file
 from test_layer import hyper_model
 from test_tools import CHATGLM2, LLAMA2, QWEN2
 
 import checkpoint
+import files
 import train
 from batches import collate
 from data import Example
@@ -28,10 +32,14 @@ SMALL = ["--role-dim", "8", "--layer-dim", "8", "--hidden-dim", "16", "--head-ra
          "--role-subset", "3", "--log-every", "1", "--score-limit", "0"]
 
 
-def run(*args, ok=True, script="train.py", **kwargs):
-    done = subprocess.run([sys.executable, script, *map(str, args)], cwd=ROOT, capture_output=True, text=True, **kwargs)
-    assert (done.returncode == 0) == ok, done.stderr[-2000:]
-    return done
+def run(*args, script="train", **kwargs):
+    return command(script, *args, **kwargs)
+
+
+def start(*args):
+    """A training in a process of its own, with as many threads as this one."""
+    env = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.Popen([sys.executable, "train.py", *map(str, args)], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def rows(n=8):
@@ -48,7 +56,7 @@ def gradients(model, batches, lam=0.0, **changes):
 # -------------------------------------------------------------------------------------------------------- gradients
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_of_everything_equal_finite_differences(method):
-    """Eq. 1-7 together, in float64, one random direction for each trainable tensor."""
+    """Eq. 1-7 together, in float64, one random direction for each trainable tensor. With steps of 1e-6 a ReLU crossed its kink now and then."""
     model = randomise(hyper_model(method, small_backbone().double()), 0.1).double()
     batch, lam = collate(rows(5), 0), 0.3 if model.projections is not None else 0.0
     _, grads = gradients(model, [batch], lam)
@@ -61,12 +69,12 @@ def test_gradients_of_everything_equal_finite_differences(method):
         direction, values = torch.randn_like(p), []
         for sign in (1, -1):
             with torch.no_grad():
-                p.add_(direction, alpha=sign * 1e-6)
+                p.add_(direction, alpha=sign * 1e-8)
             values.append(loss())
             with torch.no_grad():
-                p.sub_(direction, alpha=sign * 1e-6)
+                p.sub_(direction, alpha=sign * 1e-8)
         expected = (grads[name] * direction).sum().item()
-        assert (values[0] - values[1]) / 2e-6 == pytest.approx(expected, rel=1e-4, abs=1e-6), name
+        assert (values[0] - values[1]) / 2e-8 == pytest.approx(expected, rel=1e-4, abs=1e-6), name
 
 
 @pytest.mark.parametrize("method", ["hycora", "lora"])
@@ -252,8 +260,8 @@ def test_kill_minus_nine_resumes_to_the_same_bits(tmp_path):
     args = [*SMALL, "--max-steps", "40", "--save-every", "3"]
     run(*args, "--out", tmp_path / "whole")
     killed = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, "train.py", *args, "--out", killed], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(2):                                    # killed, resumed, killed again, resumed to the end
+    process = start(*args, "--out", killed)
+    for n in range(2):                                    # killed, resumed, killed again, resumed to the end
         seen, goal = set(), len(list(killed.glob("checkpoint/*.json"))) and max(int(p.stem) for p in killed.glob("checkpoint/*.json")) or 0
         while process.poll() is None and max(seen, default=0) < goal + 9:
             seen |= {int(p.stem) for p in killed.glob("checkpoint/*.json")}
@@ -261,8 +269,9 @@ def test_kill_minus_nine_resumes_to_the_same_bits(tmp_path):
         time.sleep(random.random() * 0.2)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        process = subprocess.Popen([sys.executable, "train.py", "--resume", killed], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    assert process.wait() == 0
+        if n == 0:
+            process = start("--resume", killed)
+    run("--resume", killed)
     a, b = load_file(tmp_path / "whole/adapter.safetensors"), load_file(killed / "adapter.safetensors")
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     assert steps(tmp_path / "whole") == steps(killed) == list(range(40))
@@ -271,13 +280,13 @@ def test_kill_minus_nine_resumes_to_the_same_bits(tmp_path):
 
 def test_sigterm_checkpoints_and_broken_checkpoints_are_passed_over(tmp_path):
     out = tmp_path / "r"
-    process = subprocess.Popen([sys.executable, "train.py", *SMALL, "--max-steps", "9999", "--save-every", "2", "--out", out],
-                               cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    while len(list(out.glob("checkpoint/*.json"))) < 2:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    assert f"--resume {out}" in process.communicate()[0] and process.returncode == 0
+
+    def terminate():
+        while len(list(out.glob("checkpoint/*.json"))) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+    threading.Thread(target=terminate, daemon=True).start()
+    assert f"--resume {out}" in run(*SMALL, "--max-steps", "9999", "--save-every", "2", "--out", out).stdout
     old, new = sorted(out.glob("checkpoint/*.safetensors"))
     assert steps(out) == list(range(int(new.stem)))
     config = json.loads((out / "config.json").read_text())
@@ -354,26 +363,69 @@ def test_bad_input_under_torchrun_gets_its_line_once():
     assert done.returncode != 0 and done.stderr.count("train.py: unknown role") == 1
 
 
-def test_a_full_disk_loses_the_new_checkpoint_not_the_old_one(tmp_path):
-    """A file-size limit stands in for the disk: the second checkpoint is not allowed to be as large as it is."""
+@pytest.mark.parametrize("full_at, ends_with", [(2, "00000006.safetensors cannot be written"), (4, "adapter.safetensors cannot be written")])
+def test_a_full_disk_loses_what_is_being_written_and_nothing_else(full_at, ends_with, tmp_path, monkeypatch):
+    """A file-size limit stands in for the disk: the second checkpoint, or the adapter at the end, is not allowed to be as large as it is."""
     args = [*SMALL, "--max-steps", "9", "--save-every", "3", "--method", "lora", "--adapter-dropout", "0"]
-    run(*args, "--out", tmp_path / "whole")
-    script = ("import resource, signal, sys, files, train\n"
-              "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-              "original, count = files.save_file, []\n"
-              "def save_file(tensors, path, metadata):\n"
-              "    count.append(path)\n"
-              "    if len(count) == 2:\n"
-              "        resource.setrlimit(resource.RLIMIT_FSIZE, (50000, resource.RLIM_INFINITY))\n"
-              "    original(tensors, path, metadata)\n"
-              "files.save_file = save_file\n"
-              "train.main()\n")
-    done = subprocess.run([sys.executable, "-c", script, *args, "--out", tmp_path / "full"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and "00000006.safetensors cannot be written" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
-    assert sorted(p.name for p in (tmp_path / "full/checkpoint").iterdir()) == ["00000003.json", "00000003.safetensors"]
-    run("--resume", tmp_path / "full")
-    whole, full = (load_file(tmp_path / name / "adapter.safetensors") for name in ("whole", "full"))
-    assert all(torch.equal(whole[k], full[k]) for k in whole) and steps(tmp_path / "full") == list(range(9))
+    whole, full = tmp_path / "whole", tmp_path / "full"
+    original, count = files.save_file, []
+
+    def save_file(*args):
+        count.append(1)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if len(count) == full_at:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50000, limits[1]))
+        try:
+            original(*args)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    run(*args, "--out", whole)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    monkeypatch.setattr(files, "save_file", save_file)
+    done = run(*args, "--out", full, ok=False)
+    signal.signal(signal.SIGXFSZ, before)
+    assert ends_with in done.stderr and f"go on with python train.py --resume {full}" in done.stderr and "Traceback" not in done.stderr
+    assert not (full / "adapter.safetensors").exists() and not list(full.glob("**/*.tmp"))
+    names = sorted(p.stem for p in (full / "checkpoint").glob("*.json"))
+    assert names == (["00000003"] if full_at == 2 else ["00000006", "00000009"])
+    run("--resume", full)
+    assert (whole / "adapter.safetensors").read_bytes() == (full / "adapter.safetensors").read_bytes() and steps(full) == list(range(9))
+
+
+def test_a_run_that_is_trained_is_not_resumed_by_another_process(tmp_path):
+    """R6.15: both wrote, and metrics.jsonl had steps twice."""
+    out = tmp_path / "r"
+    run(*SMALL, "--max-steps", "2", "--out", out)
+    with checkpoint.held(out):
+        assert "in use by another process" in run("--resume", out, ok=False).stderr
+    run("--resume", out)
+
+
+@pytest.mark.parametrize("key, value", [("lr", 0.5), ("seed", 7), ("batch_size", 3), ("data", "changed")])
+def test_a_resumed_run_learns_from_the_same_data_in_the_same_way(key, value, tmp_path):
+    """R6.20: with changed data, seed, learning rate or batch size it went on as if nothing had happened."""
+    data = tmp_path / "data"
+    path = write_rolebench(data, [("A", f"What is {n}?", [f"It is {n}."]) for n in range(8)])
+    out = tmp_path / "r"
+    run("--model", "tiny/backbone", "--data", data, *SMALL[:-6], "--max-steps", "2", "--score-limit", "0", "--out", out)
+    if key == "data":
+        path.write_text(path.read_text().replace("It is 3.", "It is 33."))
+    else:
+        config = json.loads((out / "config.json").read_text())
+        (out / "config.json").write_text(json.dumps(config | {key: value}))
+    done = run("--resume", out, ok=False)
+    assert "was started with other " + ("examples" if key == "data" else "keys") in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_the_same_command_writes_the_same_bytes(tmp_path):
+    """R6: one header in two orders was seen."""
+    for name in "ab":
+        run("--max-steps", "2", "--score-limit", "3", "--max-new-tokens", "4", "--save-every", "1", "--role-subset", "3", "--out", tmp_path / name / "run")
+    for file in sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").glob("**/*") if p.is_file()):
+        texts = [(tmp_path / name / file).read_bytes().replace(f"{tmp_path}/{name}/".encode(), b"") for name in "ab"]
+        if file.name == "metrics.jsonl":                                 # but for the speed
+            texts = [re.sub(rb'"tokens_per_s": [\d.]+', b"", text) for text in texts]
+        assert texts[0] == texts[1], file
 
 
 def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path):
@@ -406,16 +458,16 @@ def test_a_whole_run_then_score_and_chat(tmp_path):
     again = run("--max-steps", "1", "--score-limit", "0", "--out", out)
     assert f"this one goes to {out}-2" in again.stdout and (out / "adapter.safetensors").stat().st_mtime_ns == stamp
     scored = run("--run", out, "--limit", "4", "--split", "general", "--swap-roles", "--out", tmp_path / "s.json",
-                 "--max-new-tokens", "8", script="eval.py")
+                 "--max-new-tokens", "8", script="eval")
     assert "as the wrong role" in scored.stdout and (tmp_path / "s.jsonl").is_file()
-    talk = run("--run", out, "--role", "孙悟空", "--max-new-tokens", "8", script="chat.py",
-               input="你是谁？\n/role Tik-Tok\nWho are you?\n/role Tik\n/roles\n/bogus\n/all Who are you?\n/blend Count Dracula 孙悟空 0.4\n"
-               "Who?\n/blend nobody\n/blend Tik-Tok Tik-Tok 2\n" + ("long " * 120 + "\n") * 5 + "long " * 600 + "\n<|im_end|> \x1b[31m\n/quit\n", env=os.environ | {"PYTHONIOENCODING": "utf8"})
+    talk = run("--run", out, "--role", "孙悟空", "--max-new-tokens", "8", script="chat",
+               stdin="你是谁？\n/role Tik-Tok\nWho are you?\n/role Tik\n/roles\n/bogus\n/all Who are you?\n/blend Count Dracula 孙悟空 0.4\n"
+               "Who?\n/blend nobody\n/blend Tik-Tok Tik-Tok 2\n" + ("long " * 120 + "\n") * 5 + "long " * 600 + "\n<|im_end|> \x1b[31m\n/quit\n")
     assert "孙悟空: " in talk.stdout and "Tik-Tok: " in talk.stdout and "did you mean Tik-Tok" in talk.stdout and "leaves no room" in talk.stdout
     assert "/role NAME changes the character" in talk.stdout and "Count Dracula + 孙悟空: " in talk.stdout
     assert talk.stdout.count("/blend takes two names and a weight") == 2 and "(the context is full: " in talk.stdout
     assert all(sum(line.startswith(name) for line in talk.stdout.splitlines()) >= 1 for name in json.loads((out / "roles.json").read_text()))
-    wrong = run("--run", out, "--role", "Drakula", script="chat.py", ok=False)
+    wrong = run("--run", out, "--role", "Drakula", script="chat", ok=False)
     assert "did you mean Count Dracula" in wrong.stderr and len(wrong.stderr.splitlines()) == 1
-    missing = run("--run", tmp_path / "none", script="eval.py", ok=False)
+    missing = run("--run", tmp_path / "none", script="eval", ok=False)
     assert "is not a run folder" in missing.stderr

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 import train
 from batches import batch_order, collate
-from checkpoint import load_run, new_folder
+from checkpoint import load_run
 from data import encode_examples, parse_line
 from eval import reference_nll
-from files import read_jsonl, write_json
+from files import new_folder_at, read_jsonl, write_json
 
 
 def read_lines(path, role, language):
@@ -55,7 +55,7 @@ def add_role(model, tokenizer, config, role, samples, profile="", steps=100, lr=
     model.config = dataclasses.replace(model.config, num_roles=len(e_c.weight))
     rows, *_ = encode_examples(samples, config["roles"], tokenizer, config["max_length"],
                                config["profiles"] if config["role_in_prompt"] else None)
-    cfg = train.Config(**train.parse_values({k: v for k, v in config.items() if k in train.KEYS}, config["out"]))
+    cfg = train.Config(**{k: v for k, v in config.items() if k in train.KEYS})
     optimizer = torch.optim.Adam(model.hyper.parameters(), lr=lr)
     scaler = torch.amp.GradScaler(known.device.type, enabled=cfg.precision == "fp16")
     batches, losses = [], []
@@ -90,19 +90,21 @@ def main():
     parser.add_argument("--out", required=True, help="a new run folder")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
-    if args.steps < 1 or not args.lr > 0 or not args.hold >= 0:
-        raise ValueError("--steps and --lr have to be positive, --hold at least 0")
+    args.role = args.role.strip()                        # as the lines' are
+    if not 1 <= args.steps <= 10 ** 6 or not 0 < args.lr <= 10 or not 0 <= args.hold <= 10 ** 9:
+        raise ValueError("--steps and --lr have to be positive, --lr at most 10, --hold 0 to a thousand million")
     samples = read_lines(args.lines, args.role, args.language)
-    model, tokenizer, config = load_run(args.run, args.device)
     held = samples[4::5]                               # every fifth line tells whether it learnt more than the rest
-    config, losses, moved = add_role(model, tokenizer, config, args.role, [s for s in samples if s not in held],
-                                     args.profile, args.steps, args.lr, args.hold)
-    out = new_folder(args.out)
-    model.save(out)
-    write_json(out / "roles.json", config["roles"])
-    how = {k: getattr(args, k) for k in ("run", "role", "lines", "steps", "lr", "hold")}
-    write_json(out / "config.json", {k: v for k, v in config.items() if k != "roles"}
-                     | {"out": str(out), "added_role": how})
+    learnt = [s for i, s in enumerate(samples) if i % 5 != 4]
+    with new_folder_at(args.out) as out:
+        model, tokenizer, config = load_run(args.run, args.device)
+        config, losses, moved = add_role(model, tokenizer, config, args.role, learnt, args.profile, args.steps, args.lr,
+                                         args.hold)
+        model.save(out)
+        write_json(out / "roles.json", config["roles"])
+        how = {k: getattr(args, k) for k in ("run", "role", "lines", "steps", "lr", "hold")}
+        kept = {k: v for k, v in config.items() if k not in ("roles", "made_of")}
+        write_json(out / "config.json", kept | {"out": args.out, "added_role": how})
     print(f"{len(samples) - len(held)} lines, {args.steps} steps: {losses[0]:.3f} -> {losses[-1]:.3f} nats per token; "
           f"no other role's matrices moved by more than {100 * moved ** 0.5:.2g} %")
     if held:
@@ -112,7 +114,7 @@ def main():
         best = theirs.argmin().item()
         print(f"{len(held)} lines held back: {mine.mean():.3f} as {args.role}, {theirs[best]:.3f} as "
               f"{list(config['roles'])[best]}, who comes nearest")
-    print(f"wrote {out}; talk with: python chat.py --run {out} --role \"{args.role}\"")
+    print(f"wrote {args.out}; talk with: python chat.py --run {args.out} --role \"{args.role}\"")
 
 
 if __name__ == "__main__":

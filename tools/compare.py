@@ -26,7 +26,7 @@ from safetensors import safe_open
 
 from checkpoint import read_run
 from eval import read_predictions
-from files import read_jsonl
+from files import read_jsonl, reading
 from hycora_layer import METHODS
 from metrics import METRICS, bootstrap
 
@@ -63,7 +63,7 @@ def read_lines(path):
     lines = sorted(read_predictions(path, trust=True), key=lambda p: (p["split"], p["role"], p["question"]))
     items = [(p["split"], p["role"], p["question"], p.get("kind", "")) for p in lines]
     scores = [[p.get(metric, math.nan) for metric in TITLES] for p in lines]
-    return items, np.array(scores), lines[0].get("by", str(path))
+    return items, np.array(scores), str(lines[0].get("by", path))
 
 
 def read(path):
@@ -74,12 +74,15 @@ def read(path):
     config = read_run(path)
     if not (path / "predictions.jsonl").is_file():
         raise ValueError(f"{path} is not scored yet: python eval.py --run {path}")
-    with safe_open(path / "adapter.safetensors", framework="np") as file:
-        trainable = sum(int(np.prod(file.get_slice(key).get_shape())) for key in file.keys())
+    with reading(path / "adapter.safetensors", "a run's adapter"):
+        with safe_open(path / "adapter.safetensors", framework="np") as file:
+            trainable = sum(int(np.prod(file.get_slice(key).get_shape())) for key in file.keys())
     metrics = path / "metrics.jsonl"                       # which a role added later does not leave
-    speeds = [line["tokens_per_s"] for _, line in read_jsonl(metrics)] if metrics.is_file() else []
+    with reading(metrics, 'lines of metrics, with "tokens_per_s"'):
+        speeds = [float(line["tokens_per_s"]) for _, line in read_jsonl(metrics)] if metrics.is_file() else []
     items, scores, by = read_lines(path / "predictions.jsonl")
-    same = {k: v for k, v in config.items() if k not in ("seed", "out", "device", "python", "torch", "git_commit")}
+    other = ("seed", "made_of", "out", "device", "python", "torch", "git_commit")
+    same = {k: v for k, v in config.items() if k not in other}
     identity = json.dumps([same, by.rpartition("; ")[2] if "; " in by else ""], sort_keys=True)     # and the decoding
     return Run(name_of(config), identity, config["seed"], items, scores, by, trainable,
                statistics.median(speeds) if speeds else None)

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import save_torch_state_dict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from checkpoint import load_run
 from data import role_id
-from files import fetch_model, write_json
+from files import check_finite, fetch_model, new_folder_at, write_json, write_tensors, writing
 from model import CHATGLM_NAMES, Transformer
 from tools.serving_files import folder_names, write_serving_files
 
@@ -71,10 +71,10 @@ def write_adapter(model, role, base, folder):
               "lora_alpha": scale * rank, "lora_dropout": 0.0, "bias": "none", "inference_mode": True,
               "target_modules": sorted({name.rsplit(".", 1)[-1] for name in made})}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", "utf8")
+    write_json(folder / "adapter_config.json", config)
     tensors = {f"base_model.model.{name}.lora_{factor}.weight": m.contiguous().cpu()
                for name, weights in made.items() for factor, m in zip("AB", weights)}
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    write_tensors(folder / "adapter_model.safetensors", tensors)
     return verify(model, role, folder)
 
 
@@ -115,14 +115,16 @@ def write_model(model, role, base, folder):
              if not re.search(r"\.(A|B|gate)$", name)}
     if config.tie_word_embeddings:
         del state["lm_head.weight"]
-    folder.mkdir(parents=True, exist_ok=True)
-    save_torch_state_dict({name: p.contiguous() for name, p in state.items()}, folder)
+    check_finite(state)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        save_torch_state_dict({name: p.contiguous() for name, p in state.items()}, folder)
+        for pattern in TOKENIZER_FILES:
+            for file in base.glob(pattern):
+                shutil.copy(file, folder)
     settings = json.loads((base / "config.json").read_text("utf8"))
     dtype = str(model.backbone.dtype).removeprefix("torch.")              # that of the weights, whatever the base says
     write_json(folder / "config.json", settings | {"torch_dtype": dtype, "dtype": dtype})
-    for pattern in TOKENIZER_FILES:
-        for file in base.glob(pattern):
-            shutil.copy(file, folder)
     model.backbone = Transformer.from_pretrained(folder, model.backbone.dtype, model.backbone.device)
     difference = (probe(model) - expected).abs().max().item()
     share = 1e-3 if model.backbone.dtype == torch.float32 else 0.1       # merged weights are rounded to the dtype
@@ -144,20 +146,23 @@ def main():
     args = parser.parse_args()
     if bool(args.role) == args.all or args.all and args.merge:
         raise ValueError("name one --role (with --merge if you like), or --all")
-    if Path(args.out).exists() and any(Path(args.out).iterdir()):
-        raise ValueError(f"{args.out} is not empty: nothing is overwritten")
-    model, tokenizer, config = load_run(args.run, args.device)
-    if args.all:
-        outs = {role: Path(args.out) / name for role, name in folder_names(config["roles"]).items()}
-    else:
-        number = role_id(args.role, config["roles"])
-        outs = {role: Path(args.out) for role, other in config["roles"].items() if other == number}
-    for role, out in outs.items():
-        number = config["roles"][role]
-        rank = None if args.merge else adapter_rank(model, number)
-        difference = (write_model if args.merge else write_adapter)(model, number, config["model"], out)
-        write_serving_files(out, role, tokenizer, config, rank)
-        print(f"{role}: {out}, read again: logits differ from the run's by at most {difference:.2g}")
+    with new_folder_at(args.out) as folder:
+        model, tokenizer, config = load_run(args.run, args.device)
+        if args.all:
+            names = folder_names(config["roles"])
+        else:
+            number = role_id(args.role, config["roles"])
+            names = {role: "" for role, other in config["roles"].items() if other == number}
+        differences = {}
+        for role, name in names.items():
+            number = config["roles"][role]
+            rank = None if args.merge else adapter_rank(model, number)
+            write = write_model if args.merge else write_adapter
+            differences[role] = write(model, number, config["model"], folder / name)
+            write_serving_files(folder / name, role, tokenizer, config, rank)
+    for role, difference in differences.items():
+        print(f"{role}: {Path(args.out) / names[role]}, read again: logits differ from the run's by at most "
+              f"{difference:.2g}")
     if config["method"] == "lora":
         print("all roles of this run have the same weights: the persona in its chat_template.jinja makes the role")
 

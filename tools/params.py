@@ -44,8 +44,8 @@ def main():
         parser.add_argument(f"--{f.name.replace('_', '-')}", type=int, default=f.default)
     args = parser.parse_args()
     for name, value in vars(args).items():
-        if isinstance(value, int) and value < (name != "num_blocks"):
-            raise ValueError(f"--{name.replace('_', '-')} is {value}, but it has to be positive")
+        if isinstance(value, int) and not (name != "num_blocks") <= value <= 10 ** 6:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}, but it has to be positive, and a million at most")
     path = Path(args.model) if args.model.endswith(".json") else fetch(args.model, ["config.json"]) / "config.json"
     with reading(path, "the configuration of a LLaMA-style model"):
         model_config = ModelConfig.from_hf(read_json(path, numbers=MODEL_NUMBERS))

@@ -25,7 +25,7 @@ import train
 from checkpoint import read_run
 from data import fetch_data, load_rolebench
 from eval import make_prediction
-from files import read_jsonl, write_text
+from files import read_json, read_jsonl, write_text
 from metrics import aggregate
 from tools.compare import compare
 from tools.results import RESULTS, fill_tables
@@ -68,8 +68,7 @@ STUDIES = {
 def matches(run, arguments):
     """Whether a run folder was made with these arguments of train.py."""
     cfg, saved = vars(train.resolve(train.parse_args(arguments)[0])), read_run(run)
-    return all(saved.get(key) == (list(value) if isinstance(value, tuple) else value)
-               for key, value in cfg.items() if key in train.KEYS and key not in ("out", "device"))
+    return all(saved[key] == value for key, value in cfg.items() if key in train.KEYS and key not in ("out", "device"))
 
 
 def make(run, arguments, threads):
@@ -125,7 +124,7 @@ def gather(folders):
     """What `compare` says of {variant: its runs}, and for each variant how distinct its roles are and what it cost."""
     result, more = compare([run for runs in folders.values() for run in runs]), {}
     for name, runs in folders.items():
-        scores = [json.loads((run / "scores.json").read_text("utf8")) for run in runs]
+        scores = [read_json(run / "scores.json", "the scores of a run") for run in runs]
         more[name] = {
             "as the wrong role": over_seeds([s["swap"]["wrong"]["rougeL"] for s in scores if "swap" in s]),
             "role accuracy": over_seeds([100 * s["likelihood"]["role_accuracy"] for s in scores if "likelihood" in s]),
@@ -154,7 +153,7 @@ def main():
     def job(at, variant, seed):
         """(run folder, arguments of train.py)"""
         run = folder[at, variant] / str(seed)
-        own = f"{study.arguments} {study.points[at]} {VARIANTS[variant]} --seed {seed} --out {run}"
+        own = f"{study.arguments} {study.points[at]} {VARIANTS[variant]} --seed {seed} --out {shlex.quote(str(run))}"
         return run, shlex.split(own) + keys
     if strange := only - set(study.points) - set(study.variants):
         raise ValueError(f"--only {', '.join(strange)}: choose {', '.join([*study.points, *study.variants])}")

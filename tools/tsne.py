@@ -9,6 +9,7 @@ each matrix the mean of its layer over all roles, which leaves what the roles di
 """
 from console import Parser, one_line_errors
 
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 
 from checkpoint import load_run
 from eval import provenance
+from files import claimed, write_atomically
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999933")  # colour-blind-safe
 
@@ -101,8 +103,9 @@ def main():
     if not factors:
         raise ValueError(f"{args.run}: with {config['method']} all roles share A and B: there is nothing to draw")
     out = Path(args.out or Path(args.run) / "tsne.png")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draw(factors, list(config["roles"]), f"{kind} of {provenance(config)}").savefig(out, dpi=130)
+    with claimed(out) if args.out else nullcontext():    # that in the run folder is this command's own
+        figure = draw(factors, list(config["roles"]), f"{kind} of {provenance(config)}")
+        write_atomically(out, lambda path: figure.savefig(path, dpi=130, format=out.suffix[1:] or "png"))
     for factor, m in factors.items():
         print(f"{kind} {factor}: {m.shape[0]} roles x {m.shape[1]} layers; silhouette " +
               ", ".join(f"by {name} {value:.3f}" for name, value in silhouettes(m).items()))

@@ -183,3 +183,14 @@ def test_from_a_file_to_scores(tmp_path, monkeypatch, capsys):
     assert "left out: 1 test line of roles that are not in this run (Nobody)" in capsys.readouterr().out
     predictions = (tmp_path / "run/predictions-2.jsonl").read_text().splitlines()
     assert [json.loads(line)["question"] for line in predictions] == [line["question"] for line in lines[:3]]
+
+
+def test_the_ten_lines_of_python_in_the_docs_run(tmp_path, monkeypatch, capsys):
+    """As they stand, but for the settings, which are small enough for a test."""
+    code = (ROOT / "docs/own-characters.md").read_text("utf8").split("```python\n")[1].split("```")[0]
+    write(tmp_path / "mine.jsonl", *many(6, ("Grum", "Pell")))
+    settings = '"--max-steps", "1", "--score-limit", "0", "--rank", "2"'
+    assert '"--config", "configs/few-lines.json"' in code
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace('"--config", "configs/few-lines.json"', settings), {})
+    assert len(capsys.readouterr().out.splitlines()) > 5

@@ -50,8 +50,8 @@ class HeldOut:
         best, last = self.best(), self.looks[-1]
         line = f"held-out lines: {last['nats']:.3f} nats per token at step {last['step']}"
         if best["nats"] < 0.98 * last["nats"]:
-            line += f", but {best['nats']:.3f} at step {best['step']}: from there on it learnt its lines by heart " \
-                    f"(--max-steps {best['step']} stops there)"
+            line += (f", but {best['nats']:.3f} at step {best['step']}: from there on it also learnt its lines by "
+                     f"heart, though voices may still get clearer (--max-steps {best['step']} would stop there)")
         return line
 
 

@@ -120,7 +120,7 @@ def test_a_new_role_learns_and_the_others_stay(runs, tmp_path):
     (tmp_path / "lines.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES), "utf8")
     keys = ["--lines", tmp_path / "lines.jsonl", "--language", "zh", "--steps", "30", "--device", "cpu"]
     done = command("tools.add_role", "--run", runs / "hycora", "--role", " 猪八戒 ", "--out", tmp_path / "new", *keys).stdout
-    assert "7 lines, 30 steps" in done and "1 lines held back" in done
+    assert "7 lines, 30 steps" in done and "1 line held back" in done and "times as long" in done
     (old, _, before), (new, tokenizer, after) = load_run(runs / "hycora", "cpu"), load_run(tmp_path / "new", "cpu")
     assert list(after["roles"]) == [*before["roles"], "猪八戒"] and new.config.num_roles == 3
     assert after["added_role"]["role"] == "猪八戒" and after["added_role"]["steps"] == 30
@@ -136,6 +136,25 @@ def test_a_new_role_learns_and_the_others_stay(runs, tmp_path):
             assert torch.equal(p, old.trainable()[name])   # what all share is not touched
 
 
+def test_the_step_with_the_likeliest_held_out_lines_is_kept(runs, monkeypatch):
+    from tools import add_role as module
+    samples = [Sample("added", "new", line["question"], tuple(line["generated"]), "zh") for line in LINES]
+    model, tokenizer, config = load_run(runs / "hycora", "cpu")
+    nats = iter([3.0, 1.0, 2.0])
+    seen = []
+
+    def measure(model, *_):
+        seen.append({name: p.clone() for name, p in model.hyper.state_dict().items()})
+        return torch.tensor([next(nats)]), None
+
+    monkeypatch.setattr(module, "reference_nll", measure)
+    best = module.Best(samples[:1], 2)
+    add_role(model, tokenizer, config, "new", samples[1:], steps=6, best=best)
+    assert (best.step, best.nats) == (4, 1.0)
+    assert all(torch.equal(p, seen[1][name]) for name, p in model.hyper.state_dict().items())
+    assert any(not torch.equal(p, seen[2][name]) for name, p in model.hyper.state_dict().items())
+
+
 def test_its_loss_falls_and_a_firmer_hold_moves_the_others_less(runs):
     samples = [Sample("added", "new", line["question"], tuple(line["generated"]), "zh") for line in LINES]
     moved = {}
@@ -148,7 +167,8 @@ def test_its_loss_falls_and_a_firmer_hold_moves_the_others_less(runs):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"--run": "lora"}, "lora has no hyper-network"), ({"--role": "孙悟空"}, "has a role '孙悟空' already"),
+    ({"--run": "lora"}, "lora has no hyper-network"), ({"--role": " "}, "--role is empty"), ({"--lines": "/dev/null"}, "has no line"),
+    ({"--role": "孙悟空"}, "has a role '孙悟空' already"),
     ({"--lines": "broken"}, "broken:1: not JSON"), ({"--steps": "0"}, "have to be positive"), ({"--lines": "gone"}, "gone")])
 def test_add_role_refuses_in_one_line(runs, tmp_path, change, message):
     (tmp_path / "lines").write_text(json.dumps(LINES[0]) + "\n")

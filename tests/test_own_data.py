@@ -10,7 +10,7 @@ from conftest import ROOT, write_rolebench
 import eval as evaluation
 import own_data
 import train
-from config import parse_args, resolve
+from config import parse_args, pick_device, resolve
 from data import Sample, choose_roles, describe_data, encode_examples, fetch_data, load_profiles, load_samples, role_id
 from own_data import group_lines, hold_out, look_alikes, normalise, similar_pairs, trigrams
 from tokenizer import Tokenizer
@@ -194,3 +194,10 @@ def test_the_ten_lines_of_python_in_the_docs_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(code.replace('"--config", "configs/few-lines.json"', settings), {})
     assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+def test_a_device_that_is_not_there_is_said_in_few_words():
+    """torch's own message names every backend that it knows, 1,000 characters of them."""
+    with pytest.raises(ValueError, match="device 'xpu' cannot be used here") as error:
+        pick_device("xpu")
+    assert len(str(error.value)) < 280

@@ -190,7 +190,7 @@ QWEN25 = dict(model_type="qwen2", vocab_size=151936, hidden_size=896, intermedia
 BACKBONES = {"THUDM/chatglm2-6b": (CHATGLM2, 5), "Qwen/Qwen2-7B": (QWEN2, 5), "Qwen/Qwen2.5-7B": (QWEN2, 5), "meta-llama/Llama-2-7b-hf": (LLAMA2, 95),
              "HuggingFaceTB/SmolLM2-135M-Instruct": (SMOLLM2, 95), "Qwen/Qwen2.5-0.5B-Instruct": (QWEN25, 5)}
 COUNTS = {"chatglm2-6b-zh": 16_830_448, "qwen2-7b-zh": 22_296_132, "qwen2.5-7b-zh": 22_296_132, "llama2-7b-en": 21_212_640}
-CONFIGS = sorted((ROOT / "configs").glob("*.json"))
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.json") if path.stem != "few-lines")
 
 
 def test_the_paper_has_these_rows():
@@ -213,6 +213,14 @@ def test_every_config_file_makes_its_model(path):
         groups = json.loads(path.read_text())
         assert set(groups.pop("the paper", {})) <= {"model", "data", "language", "method", "lambda_max"}
         assert all(key == "extends" or "ours" in key or "authors' code" in key for key in groups)
+
+
+def test_the_settings_for_few_lines_are_for_any_file():
+    path = str(ROOT / "configs/few-lines.json")
+    cfg, _ = train.parse_args(["--config", path, "--data", "mine.jsonl"])
+    assert (cfg.data, cfg.language, cfg.out) == ("mine.jsonl", "en", "runs/few-lines") and cfg.max_steps % cfg.save_every == 0
+    with pytest.raises(ValueError, match="--model and --data"):
+        train.parse_args(["--config", path])
 
 
 def test_broken_data_stops_before_a_run_folder_is_made(tmp_path):

@@ -83,6 +83,8 @@ def load_run(folder, device="auto", compiled=False):
     """
     config = read_run(folder)
     model, tokenizer = build(config, len(config["roles"]), pick_device(device))
+    if config.get("prompt", tokenizer.sample_prompt()) != tokenizer.sample_prompt():
+        print(f"{config['model']} has another chat template now than when {folder} was trained: answers may suffer")
     if compiled:                                          # on a GPU with CUDA graphs: decoding is bound by launches
         on_gpu = model.backbone.device.type == "cuda"
         model.backbone.compile_blocks(mode="reduce-overhead" if on_gpu else None)

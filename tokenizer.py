@@ -174,6 +174,10 @@ class Tokenizer:
         messages = [{"role": role, "content": self.cut(text)} for role, text in turns]
         return self.template.render(messages=messages, add_generation_prompt=add_generation_prompt, **self.token_texts)
 
+    def sample_prompt(self):
+        """The text of one prompt: what a run notes down, to notice when the model's template changes under it."""
+        return self.render([("user", "Who are you?")], add_generation_prompt=True)
+
     def prompt(self, question, persona=None, history=()):
         """Token ids of a prompt, the very ones that the template gives in any other engine.
 

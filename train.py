@@ -298,7 +298,8 @@ def run_training(argv):
     elif is_main:
         write_json(run / "roles.json", roles)
         keys = {k: v for k, v in vars(cfg).items() if k in KEYS}
-        write_json(run / "config.json", keys | versions() | {"out": str(run), "made_of": same, "profiles": profiles})
+        kept = {"out": str(run), "made_of": same, "prompt": tokenizer.sample_prompt(), "profiles": profiles}
+        write_json(run / "config.json", keys | versions() | kept)
 
     if message := too_few_steps(steps.total):
         print(message)

@@ -71,3 +71,14 @@ def test_a_run_without_any_checkpoint_says_so(finished):
         path.unlink()
     with pytest.raises(FileNotFoundError, match="neither finished nor has it a checkpoint"):
         load_run(finished, "cpu")
+
+
+def test_a_chat_template_that_has_changed_since_the_training_is_noticed(finished, capsys):
+    config = read_run(finished)
+    assert config["prompt"] == "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n"
+    load_run(finished, "cpu")
+    assert "another chat template" not in capsys.readouterr().out
+    kept = json.loads((finished / "config.json").read_text())
+    (finished / "config.json").write_text(json.dumps(kept | {"prompt": "<|im_start|>system\n" + kept["prompt"]}))
+    load_run(finished, "cpu")
+    assert "tiny/backbone has another chat template now" in capsys.readouterr().out

@@ -90,13 +90,15 @@ class FakeGPU(TorchDispatchMode):
     """Sees every operation. All counters are {what: times}.
 
     kernels: by name; waits: (line, operation) at which the host would wait for the GPU; strays: (line, operation) at which a tensor of the
-    CPU met one of the GPU, other than by a copy; products: (pass, *dtypes) of the matrix products.
+    CPU met one of the GPU, other than by a copy; products: (pass, *dtypes) of the matrix products. flops: of the products, attention not among
+    them.
     """
     def __init__(self):
         super().__init__()
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.lock = threading.RLock()                                    # autograd's thread and this one
         self.kernels, self.waits, self.strays, self.products = Counter(), Counter(), Counter(), Counter()
+        self.flops = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -141,6 +143,8 @@ class FakeGPU(TorchDispatchMode):
         with self.lock:
             self.kernels[name] += name not in NO_KERNEL
             if name.rstrip("_") in PRODUCTS:
+                left, right = [t for t in args if isinstance(t, torch.Tensor)][-2:]
+                self.flops += 2 * left.numel() * right.size(-1)
                 direction = "forward" if threading.current_thread() is threading.main_thread() else "backward"
                 self.products[direction, *sorted({str(t.dtype).removeprefix("torch.") for t in tensors})] += 1
         return out
@@ -151,6 +155,7 @@ class FakeGPU(TorchDispatchMode):
 
     def forget(self):
         """Sets all counters to zero."""
+        self.flops = 0
         for counter in (self.kernels, self.waits, self.strays, self.products):
             counter.clear()
 

@@ -13,6 +13,7 @@ from fake_cuda import fake_cuda, why_not
 from safetensors.torch import load_file, save_file
 
 import benchmarks.decode
+import benchmarks.parity
 import benchmarks.train_step
 import hycora_layer
 import train
@@ -227,3 +228,13 @@ def test_a_mistake_is_seen(mutate, tmp_path, monkeypatch):
         model = model_on_gpu()
         mutate(monkeypatch, model)
         assert problems(gpu, model, tmp_path) != []
+
+
+def test_the_parity_command_compares_a_device_with_the_cpu(monkeypatch, capsys):
+    """Here the CPU with itself, one method; and what it says of a device that computes something else."""
+    monkeypatch.setattr(benchmarks.parity, "METHODS", ["hycora"])
+    monkeypatch.setattr("sys.argv", ["parity", "--device", "cpu"])
+    with pytest.raises(SystemExit) as ended:
+        benchmarks.parity.main()
+    assert not ended.value.code and "parity ok" in capsys.readouterr().out
+    assert benchmarks.parity.difference(torch.tensor([1.0, -4.0]), torch.tensor([1.0, -4.2])) == pytest.approx(0.05)

@@ -35,6 +35,7 @@ from files import (
 from hycora_layer import AdapterConfig, HyperModel
 from losses import total_loss
 from model import Transformer
+from model_config import check_ids
 from tokenizer import Tokenizer
 
 ADVICE = "Try a lower --lr, or --precision bf16 or fp32"
@@ -48,6 +49,7 @@ def build(config, num_roles, device):
     folder = fetch_model(config["model"])
     tokenizer = Tokenizer(folder, config["template"])
     backbone = Transformer.from_pretrained(folder, DTYPES[config["precision"]], device)
+    check_ids([tokenizer.stop_ids], backbone.config)
     keys = {f.name: config[f.name] for f in fields(AdapterConfig) if f.name != "num_roles"}
     return HyperModel(backbone, AdapterConfig(**keys, num_roles=num_roles)), tokenizer
 

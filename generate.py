@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from tqdm import tqdm
 
+from model_config import check_ids
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -109,6 +111,7 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
     context = backbone.config.max_positions
     if T >= context:
         raise ValueError(f"a prompt of {T} tokens leaves no room for an answer: the model reads at most {context}")
+    check_ids(prompts, backbone.config)
     steps = min(decoding.max_new_tokens, context - T)
 
     # inputs

@@ -52,6 +52,8 @@ class ModelConfig:
 
         c["num_key_value_heads"] = c.get("num_key_value_heads") or c["num_attention_heads"]
         c["head_dim"] = c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"]
+        require("num_attention_heads % num_key_value_heads", c["num_attention_heads"] % c["num_key_value_heads"], [0])
+        require("head_dim % 2", c["head_dim"] % 2, [0])                  # its dimensions rotate in pairs
         c["rope_theta"] = rope.get("rope_theta") or c.get("rope_theta", 10_000.0)
         c["rope_scaling"] = rope if rope_type == "llama3" else None
 
@@ -79,6 +81,14 @@ class ModelConfig:
                    head_dim=c["kv_channels"], rotary_dim=c["kv_channels"] // 2, max_positions=c["seq_length"],
                    rms_norm_eps=c["layernorm_epsilon"], rope_theta=10_000.0 * c.get("rope_ratio", 1),
                    qkv_bias=c.get("add_qkv_bias", False), chatglm=True)
+
+
+def check_ids(sequences, config):
+    """ValueError if there is a token id in lists of them that a model of this ModelConfig has not."""
+    highest = max(map(max, sequences))
+    if highest >= config.vocab_size:
+        raise ValueError(f"the tokenizer has a token {highest}, but the model only {config.vocab_size}: their files do "
+                         f"not belong together")
 
 
 def require(key, value, implemented):

@@ -9,6 +9,8 @@ import re
 import types
 from pathlib import Path
 
+from files import read_json, reading
+
 # ---------------------------------------------------------------------------------------------------------- templates
 LLAMA2 = ("{% for m in messages %}{% if m['role'] == 'user' %}[INST]"
           "{% if loop.index0 == 1 and messages[0]['role'] == 'system' %}"
@@ -101,11 +103,15 @@ class Tokenizer:
     Raises FileNotFoundError without tokenizer files, ValueError for an unusable template or a missing eos token.
     """
     def __init__(self, folder, template="auto"):
-        folder = Path(folder)
+        with reading(folder, "a tokenizer's files"):
+            self.read(Path(folder), template)
+
+    def read(self, folder, template):
+        """Reads the files of a model folder."""
         settings = {}
         for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
             if (folder / file).is_file():
-                settings |= json.loads((folder / file).read_text("utf8"))
+                settings |= read_json(folder / file)
         self.inner = read_tokenizer(folder, settings)
         self.typed_special = special_token_pattern(self.inner.special_texts)
 
@@ -118,6 +124,8 @@ class Tokenizer:
         eos = token_text(settings.get("eos_token"))
         if not eos and not ids:
             raise ValueError(f"{folder}: neither tokenizer_config.json nor config.json names an eos token")
+        if not all(type(token_id) is int and token_id >= 0 for token_id in ids):
+            raise ValueError(f"eos_token_id is {ids}: ids are 0, 1, 2, ...")
         self.eos_id = self.special(eos) if eos else ids[0]
 
         # the template, and the texts that it may ask for

@@ -61,6 +61,7 @@ from files import write_json
 from hycora_layer import METHODS
 from losses import hyper_contrastive_loss, lambda_at, pool_response, response_cross_entropy, total_loss
 from memory import GIB, describe, training_memory
+from model_config import check_ids
 from processes import any_process, gather, join, leave, sum_over_processes, world
 from watch import HeldOut, too_few_steps
 
@@ -285,6 +286,7 @@ def run_training(argv):
     # training examples
     in_prompt = profiles if cfg.role_in_prompt else None
     examples, truncated, dropped = encode_examples(samples, roles, tokenizer, cfg.max_length, in_prompt)
+    check_ids([example.ids for example in examples], model.backbone.config)
     if truncated or dropped:
         print(f"max_length {cfg.max_length}: {truncated} examples lose the end of their answer, "
               f"{dropped} are left out: their prompt alone is longer")

@@ -23,7 +23,7 @@ from batches import batch_order, collate
 from checkpoint import load_run
 from data import encode_examples, parse_line
 from eval import reference_nll
-from files import new_folder_at, read_jsonl, write_json
+from files import new_folder_at, read_jsonl, reading, write_json
 
 LOOKS = 20                              # at the held-out lines, in all steps
 
@@ -142,7 +142,8 @@ def training_seconds(run):
     """How long a run trained, by its metrics.jsonl; 0 where there is none."""
     path = Path(run) / "metrics.jsonl"
     lines = [line for _, line in read_jsonl(path)] if path.is_file() else []
-    return sum(line["tokens"] / line["tokens_per_s"] for line in lines if line["tokens_per_s"])
+    with reading(path, 'lines of metrics, with "tokens" and "tokens_per_s"'):
+        return sum(line["tokens"] / line["tokens_per_s"] for line in lines if line["tokens_per_s"])
 
 
 @one_line_errors("tools.add_role")
@@ -171,6 +172,7 @@ def main():
     held = samples[4::5]
     learnt = [s for i, s in enumerate(samples) if i % 5 != 4]
 
+    whole = training_seconds(args.run)
     with new_folder_at(args.out) as out:
         model, tokenizer, config = load_run(args.run, args.device)
         best = Best(held, max(1, args.steps // LOOKS)) if held else None
@@ -190,7 +192,7 @@ def main():
         mine, theirs, nearest = nearest_role(model.eval(), tokenizer, config, held, args.role)
         print(f"{counted(len(held), 'line')} held back: {mine:.3f} as {args.role} at step {best.step}, which is kept; "
               f"{theirs:.3f} as {nearest}, who comes nearest")
-    if whole := training_seconds(args.run):
+    if whole:
         print(f"{seconds:.0f} s; the run itself trained for {whole:.0f} s, {whole / seconds:.1f} times as long")
     print(f"wrote {args.out}; talk with: python chat.py --run {args.out} --role \"{args.role}\"")
 

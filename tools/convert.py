@@ -17,7 +17,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from files import write_json, write_jsonl
+from files import FileError, claimed, reading, write_json, write_jsonl
 from tools.character_card import card_in_png, read_card
 from tools.convert_authors import convert as convert_authors
 
@@ -30,17 +30,17 @@ def read_records(path):
     if data.startswith(b"\x89PNG"):
         data = card_in_png(data, path)
     try:
-        whole = json.loads(data)
-        records = whole if isinstance(whole, list) else [whole]
-        placed = [(f"{path}[{i}]" if len(records) > 1 else str(path), record) for i, record in enumerate(records)]
-    except ValueError:                                                   # not one JSON value: one a line?
+        with reading(path, "JSON"):
+            whole = json.loads(data)
+    except FileError:                                                    # not one JSON value: one a line?
         placed = []
         for number, line in enumerate(data.splitlines(), 1):
             if line.strip():
-                try:
+                with reading(f"{path}:{number}", "JSON"):
                     placed.append((f"{path}:{number}", json.loads(line)))
-                except ValueError as e:
-                    raise ValueError(f"{path}:{number}: not JSON ({e})") from None
+    else:
+        records = whole if isinstance(whole, list) else [whole]
+        placed = [(f"{path}[{i}]" if len(records) > 1 else str(path), record) for i, record in enumerate(records)]
     for place, record in placed:
         if not isinstance(record, dict):
             raise ValueError(f"{place}: a JSON object is expected")
@@ -130,12 +130,10 @@ def main():
     if Path(args.data[0]).is_dir():
         return convert_authors(args.data[0], args.out)
     out, profiles_out = Path(args.out), Path(args.out).with_suffix(".profiles.json")
-    for path in (out, profiles_out):
-        if path.exists():
-            raise FileExistsError(f"{path} exists already; choose another --out")
-    lines, profiles, notes = convert(args.data, args.role, args.user)
-    write_jsonl(out, lines)
-    write_json(profiles_out, profiles)
+    with claimed(out, profiles_out):
+        lines, profiles, notes = convert(args.data, args.role, args.user)
+        write_jsonl(out, lines)
+        write_json(profiles_out, profiles)
     print("\n".join([*notes, f"{out}: {len(lines)} lines; {profiles_out}: {len(profiles)} descriptions"]))
 
 

@@ -6,6 +6,8 @@
 Exactly the response and the stop token are supervised. B examples of a batch, T tokens of the longest, N supervised
 tokens of the batch.
 """
+from console import counted
+
 import math
 import random
 from bisect import bisect_left
@@ -126,14 +128,15 @@ def balanced_batches(order, examples, batch_size, rng, per_role=2):
         queues.setdefault(examples[i].role_id, []).append(i)
 
     batches = []
-    while batch_size >= 2 * per_role:
+    num_roles = batch_size // per_role
+    while num_roles >= 2:
         ready = [queue for queue in queues.values() if len(queue) >= per_role]
         if len(ready) < 2:
             break
         ready.sort(key=len, reverse=True)
         target = length(rng.choice(ready[0]))
         batch = []
-        for queue in ready[:batch_size // per_role]:
+        for queue in ready[:num_roles]:
             start = bisect_left(queue, target, key=length) - per_role // 2
             start = min(max(start, 0), len(queue) - per_role)
             batch += queue[start:start + per_role]
@@ -181,6 +184,12 @@ class Steps:
         self.micro_batches_per_step = cfg.grad_accum * self.processes
         self.per_epoch = math.ceil(len(self.order) / self.micro_batches_per_step)
         self.total = cfg.max_steps or max(1, round(cfg.epochs * self.per_epoch))
+
+    def describe(self):
+        """How many examples and steps there are, in a line."""
+        examples = f"{counted(len(self.examples), 'example')}, {sum(map(len, self.order))} of them an epoch"
+        padding = f"{padding_share(self.examples, self.order):.1%} padding"
+        return f"{examples}, in {counted(self.per_epoch, 'step')} ({padding}); {counted(self.total, 'step')}"
 
     def start_epoch(self, epoch):
         """Draws the order of an epoch's batches."""

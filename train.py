@@ -19,51 +19,24 @@ and N processes do what one does with N times the `grad_accum`.
 """
 from console import counted, one_line_errors
 
-import dataclasses
 import math
-import os
 import signal
 import sys
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-import eval as evaluation
-from batches import Steps, collate, padding_share
-from checkpoint import (
-    MetricsLog,
-    build,
-    check_same,
-    held,
-    lengthen,
-    load_checkpoint,
-    made_of,
-    new_folder,
-    read_run,
-    rng_state,
-    save_checkpoint,
-    versions,
-)
-from config import KEYS, LONGER, Config, parse_args, pick_device, resolve
-from data import (
-    choose_roles,
-    describe_data,
-    encode_examples,
-    fetch_data,
-    first_of_each,
-    load_profiles,
-    load_samples,
-    subsample,
-)
-from files import write_json
-from hycora_layer import METHODS
+from batches import Steps
+from checkpoint import MetricsLog, build, held, lengthen, load_checkpoint, read_run, rng_state, save_checkpoint
+from config import LONGER
+from data import subsample
+from eval import evaluate_before_after
 from losses import hyper_contrastive_loss, lambda_at, pool_response, response_cross_entropy, total_loss
-from memory import GIB, describe, training_memory
-from model_config import check_ids
+from memory import GIB
+from prepare import encode, load_data, read_arguments, run_folder
 from processes import any_process, gather, join, leave, sum_over_processes, world
-from watch import HeldOut, too_few_steps
+from watch import HeldOut, expected_memory, too_few_steps
 
 
 # --------------------------------------------------------------------------------------------------------- schedules
@@ -120,29 +93,32 @@ def backward(model, batches, cfg, lam, scaler, supervised=None, num_micro_batche
 def fit(model, steps, cfg, run, resume, held_out=None):
     """The loop. Returns True when all steps are done, False when a signal ended it (after a checkpoint).
 
-    held_out: a watch.HeldOut that looks at test lines now and then, or None.
+    held_out: looks at test lines now and then (watch.HeldOut), if given.
     """
+    device = model.backbone.device
+    rank, processes = world()
+    is_main = rank == 0
+
+    # what trains; the projections have a gradient only in steps with a contrastive loss
     params = model.trainable()
     without_projections = [p for name, p in params.items() if not name.startswith("projections")]
     params = list(params.values())
-    optimizer = torch.optim.AdamW(params, lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
-    scaler = torch.amp.GradScaler(model.backbone.device.type, enabled=cfg.precision == "fp16")
-    scaler.scale(torch.zeros((), device=model.backbone.device))  # has a scale now, even where no micro-batch is ours
-
-    rank, processes = world()
-    is_main = rank == 0
-    first = load_checkpoint(run, model, optimizer, scaler, rank, processes) if resume else 0
-    print(f"{counted(len(steps.examples), 'example')}, {sum(map(len, steps.order))} of them an epoch, in "
-          f"{counted(steps.per_epoch, 'step')} ({padding_share(steps.examples, steps.order):.1%} padding); "
-          f"{counted(steps.total, 'step')}"
-          f"{f', from step {first}' if first else ''}")
-
     model.train()
     model.backbone.checkpoint_activations = cfg.checkpoint_activations
     if cfg.compile:
         model.backbone.compile_blocks()
-    log = MetricsLog(run, first, writes=is_main, max_skipped=20 if scaler.is_enabled() else 3)
+
+    # the optimizer; the scaler is asked once, so that it has a scale even where no micro-batch is ours
+    optimizer = torch.optim.AdamW(params, lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
+    scaler = torch.amp.GradScaler(device.type, enabled=cfg.precision == "fp16")
+    scaler.scale(torch.zeros((), device=device))
+
+    # where to begin
+    first = load_checkpoint(run, model, optimizer, scaler, rank, processes) if resume else 0
     done = first
+    print(steps.describe() + (f", from step {first}" if first else ""))
+
+    log = MetricsLog(run, first, writes=is_main, max_skipped=20 if scaler.is_enabled() else 3)
     bar = tqdm(range(first, steps.total), cfg.method, initial=first, total=steps.total, dynamic_ncols=True,
                disable=not is_main)
 
@@ -169,17 +145,24 @@ def fit(model, steps, cfg, run, resume, held_out=None):
             optimizer.zero_grad()
             done = step + 1
 
+            # stop? many processes have to ask one another at the same step
+            log_now = done % cfg.log_every == 0
+            stopping = False
+            if log_now or processes == 1:
+                stopping = any_process(bool(stop_signals), device)
+            save_now = stopping or done % cfg.save_every == 0 or done == steps.total
+
             # log: the GPU is asked for its numbers only every few steps
             log.add({"step": step, "lambda": lam, "lr": lr, **batch.counts}, batch.rows, stats, grad_norm)
-            look = done % cfg.log_every == 0
-            stopping = (look or processes == 1) and any_process(bool(stop_signals), model.backbone.device)
-            save = stopping or done % cfg.save_every == 0 or done == steps.total
-            if look or save:
-                bar.set_postfix(log.flush() | (held_out.look(done) if held_out else {}))
+            if log_now or save_now:
+                shown = log.flush()
+                if held_out:
+                    shown |= held_out.look(done)
+                bar.set_postfix(shown)
 
-            # save: after the flush, so that what is saved has finite losses behind it
-            if save:
-                rng_states = gather(rng_state(model.backbone.device))
+            # save: after the log, so that what is saved has finite losses behind it
+            if save_now:
+                rng_states = gather(rng_state(device))
                 if is_main:
                     save_checkpoint(run, done, model, optimizer, scaler, rng_states)
 
@@ -202,126 +185,44 @@ class StopSignals(list):
             signal.signal(number, handler)
 
 
-def print_expected_memory(model, steps, cfg):
-    """Prints what the step with the longest examples will take on the GPU, and what is free there for this process."""
-    longest = sorted(steps.examples, key=lambda example: len(example.ids))[-cfg.batch_size:]
-    batch = collate(longest, steps.pad_id, cfg.pool)
-    lam = 0.0 if model.projections is None else 1.0
-
-    def step(fake_model):
-        backward(fake_model, [batch], cfg, lam, torch.amp.GradScaler("cpu", enabled=False))
-    backbone = model.backbone
-    expected = training_memory(backbone.config, model.config, backbone.dtype, step, cfg.checkpoint_activations)
-
-    free, _ = torch.cuda.mem_get_info(backbone.device)
-    free += torch.cuda.memory_reserved(backbone.device)
-    print(f"GPU memory of a step: {describe(expected)}; there are {free / GIB:.1f} GiB for it")
-    if expected.total() + GIB > free:
-        print("that is tight: a lower --batch-size or --max-length takes less, and so does --checkpoint-activations")
-
-
 # ------------------------------------------------------------------------------------- from command line to scores
-def read_arguments(argv):
-    """(Config, run folder to resume or None) of a command line, every "auto" decided."""
-    cfg, resume = parse_args(argv)
-    if resume:
-        longer = {"max_steps": 0} | cfg if cfg else {}                   # --epochs counts, whatever max_steps was
-        saved = read_run(resume) | longer
-        cfg = Config(**{k: v for k, v in saved.items() if k in KEYS})
-    cfg = resolve(cfg)
-    if cfg.device.startswith("cuda") and world()[1] > 1:
-        cfg = dataclasses.replace(cfg, device=pick_device(f"cuda:{os.environ['LOCAL_RANK']}"))
-        torch.cuda.set_device(cfg.device)
-    return cfg, resume
-
-
-def load_data(cfg):
-    """(training samples, test samples, {role: id}, {role: description}). ValueError if they do not fit together."""
-    folder = fetch_data(cfg.data)
-
-    def load(part):
-        return load_samples(folder, cfg.language, part, cfg.splits, cfg.generalization)
-    samples = load("train")
-    tests = load("test") if cfg.score_limit else []
-    for line in describe_data(folder, samples, cfg.language):
-        print(line)
-    if cfg.samples_per_role:
-        samples = first_of_each(samples, cfg.samples_per_role)
-    if cfg.answers == "first":
-        samples = [dataclasses.replace(s, answers=s.answers[:1]) for s in samples]
-
-    # a LoRA that all roles share plays whomever its prompt names, roles of the test alone included
-    only_the_prompt = cfg.role_in_prompt and METHODS[cfg.method] == ("shared", "shared")
-    playable = samples + tests if only_the_prompt else samples
-    roles = choose_roles(playable, cfg.role_subset)
-    unknown = {s.role for s in tests} - {s.role for s in playable}
-    if unknown:
-        raise ValueError(f"test lines of {folder} are about roles that training does not have: "
-                         f"{', '.join(sorted(unknown))}; --score-limit 0 trains without scoring")
-
-    samples = [s for s in samples if s.role in roles]
-    tests = [s for s in tests if s.role in roles]
-    profiles = {role: text for role, text in load_profiles(folder, cfg.language).items() if role in roles}
-    return samples, tests, roles, profiles
-
-
 def run_training(argv):
     """Everything from the command line to the scores."""
     cfg, resume = read_arguments(argv)
     is_main = world()[0] == 0
     torch.manual_seed(cfg.seed)
 
-    # data
+    # data, model, training examples
     samples, tests, roles, profiles = load_data(cfg)
-    if resume:
-        known = read_run(resume)["roles"]
-        if roles != known:
-            raise ValueError(f"{resume} is about {len(known)} roles and {cfg.data} about {len(roles)} or others")
-
-    # model
     model, tokenizer = build(vars(cfg), len(roles), cfg.device)
     print(f"{cfg.method} on {cfg.model}: {counted(len(roles), 'role')}, {cfg.device}, {cfg.precision}")
     print(model.describe())
-
-    # training examples
-    in_prompt = profiles if cfg.role_in_prompt else None
-    examples, truncated, dropped = encode_examples(samples, roles, tokenizer, cfg.max_length, in_prompt)
-    check_ids([example.ids for example in examples], model.backbone.config)
-    if truncated or dropped:
-        print(f"max_length {cfg.max_length}: {truncated} examples lose the end of their answer, "
-              f"{dropped} are left out: their prompt alone is longer")
+    examples = encode(samples, roles, profiles, tokenizer, cfg, model.backbone.config)
     steps = Steps(examples, cfg, tokenizer.eos_id, *world())         # raises what it may before a folder is made
+    run = run_folder(cfg, resume, roles, profiles, examples, tokenizer.sample_prompt())
 
-    # the run folder
-    same = made_of(cfg, examples)
-    run = resume or (new_folder(cfg.out) if is_main else Path(cfg.out))
-    if resume:
-        check_same(run, same)
-    elif is_main:
-        write_json(run / "roles.json", roles)
-        keys = {k: v for k, v in vars(cfg).items() if k in KEYS}
-        kept = {"out": str(run), "made_of": same, "prompt": tokenizer.sample_prompt(), "profiles": profiles}
-        write_json(run / "config.json", keys | versions() | kept)
-
+    # what to watch
     if message := too_few_steps(steps.total):
         print(message)
     held_out = None
     if tests and cfg.test_every and not cfg.compile and is_main:
         held_out = HeldOut(model, tokenizer, read_run(run), subsample(tests, cfg.score_limit), cfg.test_every, run)
-
-    # training; the weights are made, and from here on each process has its own dropout
     on_gpu = model.backbone.device.type == "cuda"
     if on_gpu and is_main:
-        print_expected_memory(model, steps, cfg)
+        print(expected_memory(model, steps, cfg, backward))
+
+    # training; the weights are made, and from here on each process has its own dropout
     torch.manual_seed(cfg.seed + world()[0])
     with held(run) if is_main else nullcontext():
         if resume and is_main:
             lengthen(run, {key: getattr(cfg, key) for key in LONGER}, steps.total)
         finished = fit(model, steps, cfg, run, resume, held_out)
+        leave()
+
+        # what was seen, and the scores
         if on_gpu:
             print(f"the peak was {torch.cuda.max_memory_allocated(model.backbone.device) / GIB:.1f} GiB")
             torch.cuda.empty_cache()                       # what training held is free for scoring
-        leave()
         if held_out and held_out.summary():
             print(held_out.summary())
         if is_main and finished:
@@ -338,7 +239,7 @@ def save_and_score(model, tokenizer, run, roles, tests):
         raise OSError(f"{error}; its checkpoint is whole: go on with python train.py --resume {run}") from None
     try:
         if tests:
-            evaluation.evaluate_before_after(model.eval(), tokenizer, run, tests)
+            evaluate_before_after(model.eval(), tokenizer, run, tests)
     except OSError as error:
         raise OSError(f"{error}; the run is whole: score it with python eval.py --run {run}") from None
     print(f"\nwrote {run}; talk with: python chat.py --run {run} --role \"{next(iter(roles))}\"")

@@ -5,8 +5,10 @@ import math
 
 import torch
 
+from batches import collate
 from eval import reference_nll
 from files import read_jsonl, write_jsonl
+from memory import GIB, describe, training_memory
 
 FEW_STEPS = 60                          # with fewer, no setting tried for configs/few-lines.json found a voice
 LINES = 32                              # of the test, at most
@@ -61,3 +63,25 @@ def too_few_steps(total):
         return None
     return (f"{counted(total, 'step')} in all are few: characters take about {FEW_STEPS} or more; raise --epochs, or "
             f"lower --batch-size (configs/few-lines.json is for 30 to 300 lines)")
+
+
+def expected_memory(model, steps, cfg, backward):
+    """What the step with the longest examples will take on the GPU, and what is free there for this process.
+
+    backward: `train.backward`.
+    """
+    longest = sorted(steps.examples, key=lambda example: len(example.ids))[-cfg.batch_size:]
+    batch = collate(longest, steps.pad_id, cfg.pool)
+    lam = 0.0 if model.projections is None else 1.0
+
+    def step(fake_model):
+        backward(fake_model, [batch], cfg, lam, torch.amp.GradScaler("cpu", enabled=False))
+    backbone = model.backbone
+    expected = training_memory(backbone.config, model.config, backbone.dtype, step, cfg.checkpoint_activations)
+
+    free, _ = torch.cuda.mem_get_info(backbone.device)
+    free += torch.cuda.memory_reserved(backbone.device)
+    line = f"GPU memory of a step: {describe(expected)}; there are {free / GIB:.1f} GiB for it"
+    if expected.total() + GIB > free:
+        line += "\nthat is tight: a lower --batch-size or --max-length takes less, and so does --checkpoint-activations"
+    return line

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 
 import train
 from batches import batch_order, collate
+from config import Config
 from data import Example
 from hycora_layer import AdapterConfig, HyperModel
 from hyper import HyperNetwork
@@ -59,7 +60,7 @@ class Ours:
         self.lam = 0.3 if self.model.projections is not None else 0.0
 
     def step(self, rows):
-        train.backward(self.model, [collate(rows, 0)], train.Config(), self.lam, self.scaler)
+        train.backward(self.model, [collate(rows, 0)], Config(), self.lam, self.scaler)
         torch.nn.utils.clip_grad_norm_(self.params, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()

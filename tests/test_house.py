@@ -13,7 +13,7 @@ FLOORS = [["console"],
           ["config"],
           ["checkpoint", "memory"],
           ["eval", "chat"],
-          ["watch"],
+          ["watch", "prepare"],
           ["train"]]                                                     # a module imports only from the floors below its own
 MODULES = [name for floor in FLOORS for name in floor]
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("[a-z]*.py"))

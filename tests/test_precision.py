@@ -13,7 +13,7 @@ import checkpoint
 import config
 import processes
 import train
-from batches import Steps
+from batches import Steps, collate
 from checkpoint import DTYPES
 from config import Config
 from data import Example
@@ -98,7 +98,7 @@ def test_the_contrastive_loss_of_a_half_precision_model_is_in_fp32(precision):
         seen.append((loss.item(), hyper_contrastive_loss(z_r.double(), z_t.double(), roles, *args).item()))
         return loss
     with patch.object(train, "hyper_contrastive_loss", spy):
-        batch = train.collate(examples, 0)
+        batch = collate(examples, 0)
         train.backward(model, [batch], Config(precision=precision), 0.3, torch.amp.GradScaler("cpu", enabled=False))
     (loss, exact), = seen
     assert loss == pytest.approx(exact, rel=1e-5)

@@ -8,7 +8,7 @@ from test_house import MODULES
 
 import chat
 import eval as evaluation
-import train
+from config import parse_args
 
 README = (ROOT / "README.md").read_text("utf8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,7 +35,7 @@ def test_every_command_parses(page, monkeypatch):
         elif script == "chat.py":
             chat.parse_args(args)
         elif script == "train.py" and not {"--resume", "--help"} & set(args):
-            train.parse_args(args)
+            parse_args(args)
         else:
             assert script == "train.py" or (ROOT / args[0].replace(".", "/")).with_suffix(".py").is_file()
 

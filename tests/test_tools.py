@@ -10,7 +10,7 @@ from conftest import command, randomise, write_rolebench
 from safetensors.torch import save_file
 from test_layer import hyper_model
 
-import train
+from config import Config, resolve
 from hycora_layer import METHODS, AdapterConfig
 from metrics import METRICS, bootstrap
 from model import ModelConfig
@@ -70,7 +70,7 @@ def test_params_prints_a_line_for_each_method(tmp_path):
 def fake_run(root, method, scores, backbone=None, **changes):
     """A scored run folder; scores: {(split, role, question): a number that every metric has}."""
     root.mkdir()
-    config = vars(train.resolve(train.Config(method=method, device="cpu", **changes))) | {"profiles": {}}
+    config = vars(resolve(Config(method=method, device="cpu", **changes))) | {"profiles": {}}
     (root / "config.json").write_text(json.dumps(config))
     (root / "roles.json").write_text('{"A": 0, "孙悟空": 1}')
     (root / "metrics.jsonl").write_text("".join(json.dumps({"step": i, "tokens_per_s": v}) + "\n" for i, v in enumerate((1, 300, 310))))

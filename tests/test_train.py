@@ -23,6 +23,7 @@ import checkpoint
 import files
 import train
 from batches import collate
+from config import Config, parse_args, resolve
 from data import Example
 from hycora_layer import METHODS, AdapterConfig
 from model import ModelConfig
@@ -47,7 +48,7 @@ def rows(n=8):
 
 
 def gradients(model, batches, lam=0.0, **changes):
-    cfg = train.Config(**changes)
+    cfg = Config(**changes)
     model.zero_grad()
     sums = train.backward(model, batches, cfg, lam, torch.amp.GradScaler("cpu", enabled=False))
     return sums, {n: p.grad.clone() for n, p in model.trainable().items() if p.grad is not None}
@@ -63,7 +64,7 @@ def test_gradients_of_everything_equal_finite_differences(method):
     assert grads.keys() == model.trainable().keys()
 
     def loss():
-        ce, contrastive = train.backward(model, [batch], train.Config(), lam, torch.amp.GradScaler("cpu", enabled=False))
+        ce, contrastive = train.backward(model, [batch], Config(), lam, torch.amp.GradScaler("cpu", enabled=False))
         return (ce + lam * contrastive).item()
     for name, p in model.trainable().items():
         direction, values = torch.randn_like(p), []
@@ -121,7 +122,7 @@ def test_blocks_compile_once_not_per_layer():
 
 def test_learning_rate_is_transformers_cosine_with_warmup():
     transformers = pytest.importorskip("transformers")
-    cfg, p = train.Config(lr=3e-4, warmup_ratio=0.1), torch.nn.Parameter(torch.zeros(1))
+    cfg, p = Config(lr=3e-4, warmup_ratio=0.1), torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([p], lr=3e-4)
     schedule = transformers.get_cosine_schedule_with_warmup(optimizer, 20, 200)
     for step in range(200):
@@ -160,27 +161,27 @@ def test_bad_config_files_name_file_and_key(tmp_path):
                           ('{"rank": 0}', "rank is 0, but it has to be positive"), ('{"max_steps": -1}', "0 or more")):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
-            train.parse_args(["--config", str(path)])
+            parse_args(["--config", str(path)])
 
 
 def test_command_line_wins_over_file_wins_over_default(tmp_path):
     path = tmp_path / "c.json"
     path.write_text('{"model": "m", "data": "d", "rank": 2, "lr": 1, "target_modules": ["q_proj"], "role_in_prompt": null}')
-    cfg, _ = train.parse_args(["--config", str(path), "--rank", "3", "--norm-input", "false", "--compile"])
+    cfg, _ = parse_args(["--config", str(path), "--rank", "3", "--norm-input", "false", "--compile"])
     assert (cfg.rank, cfg.lr, cfg.alpha, cfg.target_modules, cfg.norm_input, cfg.compile) == (3, 1.0, 32.0, ("q_proj",), False, True)
-    assert train.parse_args(["--config", str(path), "--target-modules", "a, b"])[0].target_modules == ("a", "b")
-    in_prompt = {m: train.resolve(train.Config(method=m)).role_in_prompt for m in METHODS}
+    assert parse_args(["--config", str(path), "--target-modules", "a, b"])[0].target_modules == ("a", "b")
+    in_prompt = {m: resolve(Config(method=m)).role_in_prompt for m in METHODS}
     assert in_prompt == {m: m == "lora" for m in METHODS}
 
 
 def test_config_files_extend_one_another_and_may_group_their_keys(tmp_path):
     (tmp_path / "base.json").write_text('{"from here": {"model": "m", "lr": 1}, "from there": {"data": "d", "rank": 2}}')
     (tmp_path / "c.json").write_text('{"extends": "base.json", "mine": {"rank": 3}, "alpha": 5}')
-    cfg, _ = train.parse_args(["--config", str(tmp_path / "c.json"), "--lr", "7"])
+    cfg, _ = parse_args(["--config", str(tmp_path / "c.json"), "--lr", "7"])
     assert (cfg.model, cfg.data, cfg.lr, cfg.rank, cfg.alpha) == ("m", "d", 7, 3, 5)
     (tmp_path / "c.json").write_text('{"extends": "gone.json"}')
     with pytest.raises(OSError, match="gone.json"):
-        train.parse_args(["--config", str(tmp_path / "c.json")])
+        parse_args(["--config", str(tmp_path / "c.json")])
 
 
 SMOLLM2 = dict(model_type="llama", vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
@@ -202,7 +203,7 @@ def test_the_paper_has_these_rows():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_config_file_makes_its_model(path):
-    cfg, _ = train.parse_args(["--config", str(path)])
+    cfg, _ = parse_args(["--config", str(path)])
     folder = ROOT / cfg.model / "config.json"
     architecture, roles = (json.loads(folder.read_text()), 8) if folder.is_file() else BACKBONES[cfg.model]
     adapter = AdapterConfig(**{f.name: getattr(cfg, f.name) for f in dataclasses.fields(AdapterConfig)} | {"num_roles": roles})
@@ -217,10 +218,10 @@ def test_every_config_file_makes_its_model(path):
 
 def test_the_settings_for_few_lines_are_for_any_file():
     path = str(ROOT / "configs/few-lines.json")
-    cfg, _ = train.parse_args(["--config", path, "--data", "mine.jsonl"])
+    cfg, _ = parse_args(["--config", path, "--data", "mine.jsonl"])
     assert (cfg.data, cfg.language, cfg.out) == ("mine.jsonl", "en", "runs/few-lines") and cfg.max_steps % cfg.save_every == 0
     with pytest.raises(ValueError, match="--model and --data"):
-        train.parse_args(["--config", path])
+        parse_args(["--config", path])
 
 
 def test_broken_data_stops_before_a_run_folder_is_made(tmp_path):

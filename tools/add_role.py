@@ -21,6 +21,7 @@ from tqdm import tqdm
 import train
 from batches import batch_order, collate
 from checkpoint import load_run
+from config import KEYS, Config
 from data import encode_examples, parse_line
 from eval import reference_nll
 from files import new_folder_at, read_jsonl, reading, write_json
@@ -96,7 +97,7 @@ def add_role(model, tokenizer, config, role, samples, profile="", steps=100, lr=
 
     in_prompt = config["profiles"] if config["role_in_prompt"] else None
     rows, *_ = encode_examples(samples, config["roles"], tokenizer, config["max_length"], in_prompt)
-    cfg = train.Config(**{k: v for k, v in config.items() if k in train.KEYS})
+    cfg = Config(**{k: v for k, v in config.items() if k in KEYS})
     optimizer = torch.optim.Adam(model.hyper.parameters(), lr=lr)
     scaler = torch.amp.GradScaler(known.device.type, enabled=cfg.precision == "fp16")
     batches = []

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import train
 from checkpoint import read_run
+from config import KEYS, parse_args, resolve
 from data import fetch_data, load_rolebench
 from eval import make_prediction
 from files import read_json, read_jsonl, write_text
@@ -67,8 +68,8 @@ STUDIES = {
 
 def matches(run, arguments):
     """Whether a run folder was made with these arguments of train.py."""
-    cfg, saved = vars(train.resolve(train.parse_args(arguments)[0])), read_run(run)
-    return all(saved[key] == value for key, value in cfg.items() if key in train.KEYS and key not in ("out", "device"))
+    cfg, saved = vars(resolve(parse_args(arguments)[0])), read_run(run)
+    return all(saved[key] == value for key, value in cfg.items() if key in KEYS and key not in ("out", "device"))
 
 
 def make(run, arguments, threads):
@@ -160,7 +161,7 @@ def main():
     for seed, (at, variant) in itertools.product(seeds, folder):     # seed by seed: the methods stay level
         if not only or only & {at, variant}:
             jobs.append(job(at, variant, seed))
-            train.parse_args(jobs[-1][1])              # better known before the first of them has trained
+            parse_args(jobs[-1][1])              # better known before the first of them has trained
     with ThreadPoolExecutor(args.jobs) as pool:
         threads = max(1, (os.cpu_count() or 1) // args.jobs)
         wrong = [w for w in pool.map(lambda job: make(*job, threads), jobs) if w]

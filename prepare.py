@@ -1,0 +1,101 @@
+"""From a command line to what the loop needs: configuration, data, training examples, the run folder."""
+import dataclasses
+import os
+from pathlib import Path
+
+import torch
+
+from checkpoint import check_same, made_of, new_folder, read_run, versions
+from config import KEYS, Config, parse_args, pick_device, resolve
+from data import (
+    choose_roles,
+    describe_data,
+    encode_examples,
+    fetch_data,
+    first_of_each,
+    load_profiles,
+    load_samples,
+)
+from files import write_json
+from hycora_layer import METHODS
+from model_config import check_ids
+from processes import world
+
+
+def read_arguments(argv):
+    """(Config, run folder to resume or None) of a command line, every "auto" decided."""
+    cfg, resume = parse_args(argv)
+    if resume:
+        longer = {"max_steps": 0} | cfg if cfg else {}                   # --epochs counts, whatever max_steps was
+        saved = read_run(resume) | longer
+        cfg = Config(**{k: v for k, v in saved.items() if k in KEYS})
+    cfg = resolve(cfg)
+    if cfg.device.startswith("cuda") and world()[1] > 1:
+        cfg = dataclasses.replace(cfg, device=pick_device(f"cuda:{os.environ['LOCAL_RANK']}"))
+        torch.cuda.set_device(cfg.device)
+    return cfg, resume
+
+
+def load_data(cfg):
+    """(training samples, test samples, {role: id}, {role: description}). ValueError if they do not fit together."""
+    folder = fetch_data(cfg.data)
+
+    def load(part):
+        return load_samples(folder, cfg.language, part, cfg.splits, cfg.generalization)
+    samples = load("train")
+    tests = load("test") if cfg.score_limit else []
+    for line in describe_data(folder, samples, cfg.language):
+        print(line)
+    if cfg.samples_per_role:
+        samples = first_of_each(samples, cfg.samples_per_role)
+    if cfg.answers == "first":
+        samples = [dataclasses.replace(s, answers=s.answers[:1]) for s in samples]
+
+    # a LoRA that all roles share plays whomever its prompt names, roles of the test alone included
+    only_the_prompt = cfg.role_in_prompt and METHODS[cfg.method] == ("shared", "shared")
+    playable = samples + tests if only_the_prompt else samples
+    roles = choose_roles(playable, cfg.role_subset)
+    unknown = {s.role for s in tests} - {s.role for s in playable}
+    if unknown:
+        raise ValueError(f"test lines of {folder} are about roles that training does not have: "
+                         f"{', '.join(sorted(unknown))}; --score-limit 0 trains without scoring")
+
+    samples = [s for s in samples if s.role in roles]
+    tests = [s for s in tests if s.role in roles]
+    profiles = {role: text for role, text in load_profiles(folder, cfg.language).items() if role in roles}
+    return samples, tests, roles, profiles
+
+
+def encode(samples, roles, profiles, tokenizer, cfg, model_config):
+    """Training samples as token ids, which the model has to know; says what max_length has cut off."""
+    in_prompt = profiles if cfg.role_in_prompt else None
+    examples, truncated, dropped = encode_examples(samples, roles, tokenizer, cfg.max_length, in_prompt)
+    check_ids([example.ids for example in examples], model_config)
+    if truncated or dropped:
+        print(f"max_length {cfg.max_length}: {truncated} examples lose the end of their answer, "
+              f"{dropped} are left out: their prompt alone is longer")
+    return examples
+
+
+def run_folder(cfg, resume, roles, profiles, examples, prompt):
+    """The run folder: a new one with config.json and roles.json, or `resume`, if it is about the same.
+
+    prompt: a sample of the prompts, by which a later change of the template is noticed.
+    """
+    is_main = world()[0] == 0
+    same = made_of(cfg, examples)
+    if resume:
+        known = read_run(resume)["roles"]
+        if roles != known:
+            raise ValueError(f"{resume} is about {len(known)} roles and {cfg.data} about {len(roles)} or others")
+        check_same(resume, same)
+        return resume
+    if not is_main:
+        return Path(cfg.out)
+
+    run = new_folder(cfg.out)
+    keys = {k: v for k, v in vars(cfg).items() if k in KEYS}
+    more = {"out": str(run), "made_of": same, "prompt": prompt, "profiles": profiles}
+    write_json(run / "roles.json", roles)
+    write_json(run / "config.json", keys | versions() | more)
+    return run

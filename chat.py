@@ -143,6 +143,8 @@ def follow(conversation, line):
 
 def chat(args):
     """Reads questions from standard input and streams the answers, until /quit or the end of input."""
+    if sys.stdin is None:
+        raise ValueError("the standard input is closed: there is nobody to talk to")
     conversation = Conversation(args)
     sys.stdin.reconfigure(errors="replace")                              # a stray byte ends no conversation
     with suppress(ImportError):                                          # where there is one, arrow keys edit the line

@@ -23,7 +23,7 @@ class Config(AdapterConfig):
     model: str = ""                     # backbone: Hugging Face folder or hub id
     data: str = ""                      # a JSONL file, or RoleBench: folder or hub id
     language: Literal["en", "zh", "all", "other"] = "en"  # other: words between blanks; only for a JSONL file
-    role_subset: str = ""               # role names, comma-separated, or a number: the first so many; empty: all
+    role_subset: str = ""               # role names, comma-separated or as JSON, or a number: the first so many
     splits: tuple[str, ...] = ("general", "role_specific")
     generalization: Literal["instruction", "role"] = "instruction"  # English test: new questions, or new roles
     samples_per_role: int = 0           # training questions of a role in each split: the first so many; 0: all

@@ -4,6 +4,7 @@ A line is one question to one role, with one or more answers: a Sample. Each of 
 the tokens of prompt, response and stop.
 """
 import difflib
+import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +203,8 @@ def load_profiles(root, language="all"):
 
 
 def choose_roles(samples, subset=""):
-    """{name: id} in order of first appearance; subset: only these names, comma-separated, or only the first so many.
+    """{name: id} in order of first appearance; subset: only these names, as `split_names` reads them, or only the first
+    so many.
 
     Raises ValueError for a name that no sample has.
     """
@@ -213,12 +215,25 @@ def choose_roles(samples, subset=""):
         names = names[:int(subset)]
     elif subset.strip():
         known = dict.fromkeys(names)
-        names = list(dict.fromkeys(name.strip() for name in subset.split(",")))
+        names = list(dict.fromkeys(split_names(subset)))
         for name in names:
             role_id(name, known)
     if not names:
         raise ValueError(f"role_subset {subset!r} leaves no role")
     return {name: i for i, name in enumerate(names)}
+
+
+def split_names(text):
+    """The names in a text: between commas, or a list in JSON, for names that have commas or are numbers."""
+    if not text.strip().startswith("["):
+        return [name.strip() for name in text.split(",")]
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not is_texts(names):
+        raise ValueError(f"role_subset {text!r} is no list of names in JSON, such as [\"2\", \"Anne, Queen\"]")
+    return names
 
 
 def first_of_each(samples, n):

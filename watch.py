@@ -7,7 +7,7 @@ import torch
 
 from batches import collate
 from eval import reference_nll
-from files import read_jsonl, write_jsonl
+from files import check_numbers, read_jsonl, reading, write_jsonl
 from memory import GIB, describe, training_memory
 
 FEW_STEPS = 60                          # with fewer, no setting tried for configs/few-lines.json found a voice
@@ -24,7 +24,7 @@ class HeldOut:
         self.samples = [samples[i] for i in range(0, len(samples), math.ceil(len(samples) / LINES))]
         self.every = every
         self.path = run / "held_out.jsonl"
-        self.looks = [line for _, line in read_jsonl(self.path)] if self.path.is_file() else []
+        self.looks = read_looks(self.path) if self.path.is_file() else []
         self.seen = 0                                                    # steps // every, at the last look
 
     def look(self, step):
@@ -55,6 +55,17 @@ class HeldOut:
             line += (f", but {best['nats']:.3f} at step {best['step']}: from there on it also learnt its lines by "
                      f"heart, though voices may still get clearer (--max-steps {best['step']} would stop there)")
         return line
+
+
+def read_looks(path):
+    """The looks of a held_out.jsonl; FileError if it is none."""
+    looks = []
+    for place, look in read_jsonl(path):
+        with reading(place, '{"step", "nats"}'):
+            check_numbers(look, {"step": (int, 0, 1e15), "nats": (float, 0, 1e9)})
+            if look["step"] is not None and look["nats"] is not None:
+                looks.append(look)
+    return looks
 
 
 def too_few_steps(total):

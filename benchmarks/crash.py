@@ -28,6 +28,12 @@ def start(*args):
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def finish(*args):
+    """A training process to its end."""
+    if start(*args).wait() != 0:
+        sys.exit(f"benchmarks.crash: train.py {' '.join(map(str, args))} has failed")
+
+
 def losses(run):
     """[(step, loss)] of a run's metrics."""
     return [(m["step"], m["loss"]) for m in map(json.loads, (run / "metrics.jsonl").read_text("utf8").splitlines())]
@@ -62,14 +68,14 @@ def main():
     rng, tally = random.Random(args.seed), {}
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder, "whole"), Path(folder, "killed")
-        assert start(*RUN, "--max-steps", args.steps, "--out", whole).wait() == 0
+        finish(*RUN, "--max-steps", args.steps, "--out", whole)
         for _ in tqdm(range(args.kills), "killing"):
             moment = kill_one(killed, [*RUN, "--max-steps", args.steps, "--out", killed], rng)
             tally[moment] = tally.get(moment, 0) + 1
             if moment == "finished":
                 break
         at = len(losses(killed))
-        assert start("--resume", killed).wait() == 0
+        finish("--resume", killed)
         a, b = (load_file(run / "adapter.safetensors") for run in (whole, killed))
         weights = a.keys() == b.keys() and all(a[k].equal(b[k]) for k in a)
         metrics = losses(whole) == losses(killed)

@@ -13,6 +13,7 @@ from data import (
     SPLITS,
     Example,
     Sample,
+    choose_roles,
     encode_examples,
     fetch_data,
     load_profiles,
@@ -126,6 +127,17 @@ def test_profiles_have_to_be_text(tmp_path, text, message):
     (tmp_path / "profiles-eng/desc.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         load_profiles(tmp_path, "en")
+
+
+def test_any_role_can_be_chosen_by_its_name():
+    """R6.24: a name that is a number, or that has a comma."""
+    names = ["1", "2", "Anne, Queen", "[x]", "B"]
+    samples = [Sample("general", name, "q", ("x",), "en") for name in names]
+    assert choose_roles(samples, '["2", "Anne, Queen"]') == {"2": 0, "Anne, Queen": 1} and choose_roles(samples, "2") == {"1": 0, "2": 1}
+    assert choose_roles(samples, '["[x]"]') == {"[x]": 0} and list(choose_roles(samples, "B, 1")) == ["B", "1"]
+    for subset in ("[", "[1]", '[["B"]]', "[" * 100_000):
+        with pytest.raises(ValueError, match="no list of names"):
+            choose_roles(samples, subset)
 
 
 def test_missing_data():

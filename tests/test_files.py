@@ -5,13 +5,18 @@ import io
 import json
 import math
 import os
+import signal
 import stat
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from conftest import ROOT, command
 from safetensors.torch import load_file, save_file
 
+import chat
 import files
 from checkpoint import new_folder
 from files import (
@@ -26,6 +31,7 @@ from files import (
     write_tensors,
     write_text,
 )
+from tools.serving_files import folder_names
 
 
 @pytest.mark.parametrize("error, words", [
@@ -138,6 +144,21 @@ def test_two_runs_never_share_a_folder_and_nothing_that_lies_there_is_touched(tm
     assert "run is not empty: this one goes to " in capsys.readouterr().out
 
 
+def test_of_many_that_want_one_folder_each_gets_its_own(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(new_folder, [tmp_path / "run"] * 40))
+    assert len(set(taken)) == 40
+
+
+def test_no_name_leads_out_of_an_export_and_no_two_share_a_folder(tmp_path):
+    """R6.3: ".." wrote beside --out, and a/b, a_b, a\\b shared one folder."""
+    names = ["..", ".", "", " ", "/", "/etc", "../x", "a/b", "a_b", "a\\b", "a_b-2", "A_b", "\0", "CON", "a.", "...", "\ud800", "孙悟空", "\x1b[2J"]
+    folders = list(folder_names({name: i for i, name in enumerate(names)}).values())
+    assert len({name.casefold() for name in folders}) == len(names)
+    for name in folders:
+        assert (tmp_path / name).resolve().parent == tmp_path.resolve() and name == name.strip(" .") and name.isprintable()
+
+
 def test_a_lock_has_one_holder_and_ends_with_it(tmp_path):
     path = tmp_path / "config.json"
     path.write_text("{}")
@@ -179,17 +200,17 @@ def test_a_bin_of_anything_else_than_tensors_is_refused(write, tmp_path):
 ESCAPES = "\x1b[2J\x07 \u202egnp\u202c \u2066x\u2069 \ud800 \x9b31m"
 
 
-def command(program, run):
+def as_command(program, run):
     with one_line_errors(program):
         run()
 
 
 def test_everything_a_command_prints_is_safe_to_print(capsys):
-    command("x", lambda: print(f"role {ESCAPES}", "孙悟空 🙂", flush=True))
+    as_command("x", lambda: print(f"role {ESCAPES}", "孙悟空 🙂", flush=True))
     out = capsys.readouterr().out
     assert "孙悟空 🙂" in out and out == printable(out) and "\x1b" not in out
     with pytest.raises(SystemExit) as stop:
-        command("x", lambda: int(f"1\n{ESCAPES}"))
+        as_command("x", lambda: int(f"1\n{ESCAPES}"))
     assert stop.value.code.startswith("x: invalid literal") and "\n" not in stop.value.code and "\x1b" not in stop.value.code
 
 
@@ -197,7 +218,7 @@ def test_a_terminal_that_lacks_a_character_loses_no_scores(monkeypatch):
     """R6.13: on an ASCII terminal printing failed before anything was written."""
     ascii_only = io.TextIOWrapper(io.BytesIO(), "ascii")
     monkeypatch.setattr(sys, "stdout", ascii_only)
-    command("x", lambda: print("孙悟空"))
+    as_command("x", lambda: print("孙悟空"))
     ascii_only.flush()
     assert ascii_only.buffer.getvalue() == b"\\u5b59\\u609f\\u7a7a\n"
 
@@ -208,17 +229,17 @@ def test_out_of_memory_says_what_to_lower(error):
     def run():
         raise error
     with pytest.raises(SystemExit) as stop:
-        command("x", run)
+        as_command("x", run)
     assert "--batch-size" in stop.value.code and "\n" not in stop.value.code
     with pytest.raises(RuntimeError, match="a bug"):                     # a traceback, so that it is reported
-        command("x", lambda: (_ for _ in ()).throw(RuntimeError("a bug")))
+        as_command("x", lambda: (_ for _ in ()).throw(RuntimeError("a bug")))
 
 
 def test_sizes_that_no_machine_has_are_out_of_memory():
     with pytest.raises(SystemExit, match="out of memory"):
-        command("x", lambda: torch.empty(2 ** 30, 2 ** 29))
+        as_command("x", lambda: torch.empty(2 ** 30, 2 ** 29))
     with pytest.raises(SystemExit, match="out of memory"):
-        command("x", lambda: torch.empty(2 ** 40, 2 ** 40))
+        as_command("x", lambda: torch.empty(2 ** 40, 2 ** 40))
 
 
 def test_interrupts_and_wrong_arguments_are_one_line(capsys):
@@ -226,9 +247,26 @@ def test_interrupts_and_wrong_arguments_are_one_line(capsys):
         raise KeyboardInterrupt
     for run, words in ((interrupted, "interrupted"), (lambda: Parser().parse_args(["--no\nsuch"]), "unrecognized arguments")):
         with pytest.raises(SystemExit) as stop:
-            command("x", run)
+            as_command("x", run)
         assert words in stop.value.code and "\n" not in stop.value.code
     assert capsys.readouterr().err == ""
+
+
+def test_ctrl_c_during_the_imports_is_one_line(tmp_path):
+    """A module in torch's place sends the signal: the imports are where a command spends its first seconds."""
+    (tmp_path / "torch.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n")
+    for script in (["train.py"], ["eval.py"], ["chat.py"], ["-m", "tools.export"]):
+        done = subprocess.run([sys.executable, *script], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60)
+        assert done.stderr == "interrupted\n" and done.returncode == -signal.SIGINT
+
+
+def test_a_command_without_a_standard_input_or_without_torchrun_says_so(monkeypatch):
+    """R6.33."""
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(ValueError, match="the standard input is closed"):
+        chat.chat(None)
+    monkeypatch.setenv("RANK", "0")
+    assert "start with torchrun, or unset RANK" in command("train", ok=False).stderr
 
 
 def test_a_name_in_a_table_is_one_cell():

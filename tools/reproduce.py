@@ -11,7 +11,6 @@ from console import Parser, one_line_errors
 
 import functools
 import itertools
-import json
 import os
 import shlex
 import statistics
@@ -26,7 +25,7 @@ from checkpoint import read_run
 from config import KEYS, parse_args, resolve
 from data import fetch_data, load_rolebench
 from eval import make_prediction
-from files import read_json, read_jsonl, write_text
+from files import read_json, read_jsonl, write_json
 from metrics import aggregate
 from tools.compare import compare
 from tools.results import RESULTS, fill_tables
@@ -175,7 +174,7 @@ def main():
               "torch": train.torch.__version__, "points": {at: gather(of) for at, of in points.items()}}
     if points:
         RESULTS.mkdir(exist_ok=True)
-        write_text(RESULTS / f"{args.study}.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+        write_json(RESULTS / f"{args.study}.json", result)
         fill_tables()
         print(f"wrote results/{args.study}.json, and the tables of README.md and RESULTS.md")
     if wrong:

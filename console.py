@@ -35,6 +35,10 @@ def one_line_errors(program):
         sys.exit(f"{program}: {MEMORY_ADVICE.format(one_line(error, 100))}")
     except KeyboardInterrupt:
         sys.exit(f"{program}: interrupted")
+    except SystemExit as stop:
+        if isinstance(stop.code, str):
+            stop.code = printable(stop.code)
+        raise
     finally:
         sys.stdout = stdout
 

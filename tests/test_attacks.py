@@ -2,6 +2,7 @@
 import json
 import os
 import random
+import resource
 import shlex
 import shutil
 import signal
@@ -131,6 +132,27 @@ def test_an_attack_ends_in_one_line_and_harms_nothing(number, file, how, line, w
     assert done.returncode == 1 and "Traceback" not in done.stderr and any(word in said for word in words.split("|")), case
     assert said.startswith((line.split()[0], COMMANDS.get(line, line).split()[0], "train.py", "eval.py", "chat.py")) and "\x1b" not in said, case
     assert after == before, f"{case}: changed {[str(p) for p in before.keys() | after.keys() if before.get(p) != after.get(p)]}"
+
+
+@pytest.mark.parametrize("line", ["eval", "eval here", "predictions", "train", "export", "merge", "add_role", "convert", "resume",
+                                  "tools.judge --a {s}/run/predictions.jsonl --b {s}/run/predictions.jsonl --judge local:{s}/model --out {s}/new.jsonl"])
+def test_a_full_disk_is_one_line_at_every_write(line, sandbox):
+    """A limit on the size of files stands in for the disk. What was there stays, and only a new run's folder and an empty collection are left."""
+    (sandbox / "run/adapter.safetensors").unlink() if line == "resume" else None
+    before = snapshot(sandbox)
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        done = in_time(line, sandbox)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    said = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and "cannot be written" in said and "make room" in said, done.stderr[-600:]
+    after = {path: what for path, what in snapshot(sandbox).items() if "new" not in path.relative_to(sandbox).parts and path.name != "new.jsonl"}
+    assert after == before and not list(sandbox.rglob("*.tmp"))
+    if line not in ("train", "resume"):
+        assert not (sandbox / "new").exists() and not (sandbox / "new.json").exists()
 
 
 def mutate(path, rng):

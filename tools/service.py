@@ -147,12 +147,10 @@ def resumable_map(path, keys, items, work, workers=8):
         finished = {key_of(record): record for record in read_finished(path, keys)}
         wanted = {key_of(item): item for item in items}
         missing = [item for key, item in wanted.items() if key not in finished]
-        with open(path, "a", encoding="utf8") as file:
-            for record in map_in_threads(work, missing, workers, path.name):
-                finished[key_of(record)] = record
-                with writing(path):
-                    file.write(to_json(record) + "\n")
-                    file.flush()
+        for record in map_in_threads(work, missing, workers, path.name):
+            finished[key_of(record)] = record
+            with writing(path), open(path, "a", encoding="utf8") as file:
+                file.write(to_json(record) + "\n")
     return [finished[key] for key in wanted]
 
 

@@ -37,8 +37,11 @@ def silhouettes(m):
     """Silhouette scores of matrices (R, n, numbers): by role, by role within a layer, by layer."""
     from sklearn.metrics import silhouette_score
     R, n, _ = m.shape
-    roles, layers = np.repeat(np.arange(R), n), np.tile(np.arange(n), R)
-    score = lambda x, labels: float(silhouette_score(x.reshape(R * n, -1), labels, metric="cosine"))     # noqa: E731
+    roles = np.repeat(np.arange(R), n)
+    layers = np.tile(np.arange(n), R)
+
+    def score(x, labels):
+        return float(silhouette_score(x.reshape(R * n, -1), labels, metric="cosine"))
     return {"role": score(m, roles), "role within a layer": score(m - m.mean(0), roles), "layer": score(m, layers)}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("PYTEST_ADDOPTS", None)                      # pytest has read it; one that a test starts is a run of its own
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")         # threads that spin while they wait are 30 x slower on a busy machine
 
 import torch  # noqa: E402
@@ -19,7 +20,7 @@ import torch  # noqa: E402
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, os.environ.get("HYCORA_CORE", str(ROOT)))            # tools.exercises: a reader's own modules
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 import fake_cuda  # noqa: E402
 
@@ -40,7 +41,7 @@ def randomise(module, scale=0.15):
     return module
 
 
-SEED = int(os.environ.get("TEST_SEED", int.from_bytes(os.urandom(3), "big")))
+SEED = int(os.environ.setdefault("TEST_SEED", str(int.from_bytes(os.urandom(3), "big"))))             # of all workers of pytest -n
 
 
 @pytest.fixture(autouse=True)

@@ -127,7 +127,7 @@ def held(run):
 
 # keys that may change between two parts of a training: where, how long, what is written when
 MAY_CHANGE = {"model", "data", "out", "epochs", "max_steps", "device", "compile", "checkpoint_activations",
-              "save_every", "log_every", "test_every", "score_limit", "max_new_tokens"}
+              "save_every", "log_every", "test_every", "score_limit", "likelihood_limit", "max_new_tokens"}
 
 
 def made_of(cfg, examples):

@@ -67,6 +67,7 @@ class Config(AdapterConfig):
     log_every: int = 10                 # steps between looks at the GPU
     test_every: int = 100               # steps between looks at held-out likelihood; 0: none (nor with compile)
     score_limit: int = 500              # test lines per split scored at the end; 0: none
+    likelihood_limit: int = 0           # test lines per split whose likelihood is measured then; 0: as score_limit
     max_new_tokens: int = 128           # of each scored answer
 
     def validate(self):
@@ -87,7 +88,8 @@ class Config(AdapterConfig):
 
 LONGER = ("epochs", "max_steps")        # what --resume may change
 MAY_BE_ZERO = {"adapter_dropout", "num_blocks", "samples_per_role", "max_steps", "warmup_ratio", "weight_decay",
-               "lambda_min", "lambda_max", "lambda_start_epoch", "seed", "test_every", "score_limit"}
+               "lambda_min", "lambda_max", "lambda_start_epoch", "seed", "test_every", "score_limit",
+               "likelihood_limit"}
 AT_MOST = {"adapter_dropout": 0.99, "warmup_ratio": 1.0, "seed": 2 ** 62, "num_blocks": 1000, "lr": 1e38, "tau": 1e6,
            "max_steps": 10 ** 12}       # all others: a million, more than any machine can hold
 KEYS = {f.name: f for f in fields(Config) if f.name != "num_roles"}      # the data says how many roles there are

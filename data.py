@@ -6,7 +6,7 @@ the tokens of prompt, response and stop.
 import difflib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -281,6 +281,24 @@ def other_roles(samples, distance=1):
         other = names[(names.index(s.role) + distance) % len(names)]
         others.append(other if distance < len(names) else None)
     return others
+
+
+def role_shots(samples, n):
+    """{role: n of its own (question, answer) pairs, evenly spread over its samples}: examples for a prompt."""
+    pairs = {}
+    for s in samples:
+        if not s.history:
+            pairs.setdefault(s.role, []).append((s.question, s.answers[0]))
+    shots = {}
+    for role, of_role in pairs.items():
+        count = min(n, len(of_role))
+        shots[role] = tuple(of_role[i * len(of_role) // count] for i in range(count))
+    return shots
+
+
+def with_shots(samples, shots):
+    """The samples with their role's shots, {role: pairs}, as earlier turns of the conversation."""
+    return [replace(s, history=shots.get(s.role, ()) + s.history) for s in samples]
 
 
 def role_name(name, roles):

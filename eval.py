@@ -1,25 +1,32 @@
 """Scoring a run: BLEU, ROUGE, likelihood, the role swap, retrieval.
 
     python eval.py --run runs/demo [--split general|role_specific] [--limit N] [--swap-roles] [--likelihood]
-    python eval.py --run runs/demo --backbone                      # the untouched backbone
+    python eval.py --run runs/demo --backbone [--shots 4]          # the untouched backbone, with examples in the prompt
     python eval.py --predictions answers.jsonl --language zh       # answers from anywhere, no model
 
 A prediction is a line of predictions.jsonl: a test question, its references, the answer and the answer's metrics.
 """
 from console import Parser, counted, one_line_errors
 
-import math
 import sys
 from contextlib import nullcontext
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-
-from batches import collate
 from checkpoint import load_run, read_run
-from data import SPLITS, encode_examples, load_test_samples, other_roles, persona, persona_of, role_id, subsample
+from data import (
+    SPLITS,
+    fetch_data,
+    load_samples,
+    load_test_samples,
+    other_roles,
+    persona,
+    persona_of,
+    role_id,
+    role_shots,
+    subsample,
+    with_shots,
+)
 from files import (
     check_numbers,
     check_writable,
@@ -31,18 +38,20 @@ from files import (
     write_json,
     write_jsonl,
 )
-from generate import Decoding, add_decoding_arguments, decoding_from_args, generate_texts, rows_that_fit
-from losses import pool_response, response_cross_entropy
-from metrics import METRICS, aggregate, bootstrap, mean_scores, score_answer
-from report import other_measures, print_shared_question, table
+from generate import Decoding, add_decoding_arguments, decoding_from_args, generate_texts
+from likelihood import read_references
+from metrics import METRICS, aggregate, mean_scores, score_answer
+from report import MEASURES, other_measures, print_shared_question, table
 
 
 # ---------------------------------------------------------------------------------------------------------- answers
-def provenance(config, decoding=None, as_role="own"):
+def provenance(config, decoding=None, as_role="own", shots=None):
     """What made a table, a prediction or a figure, in a line: run, method, data, seed and decoding."""
     who = f"{config['method']} in {config['out']}"
     if as_role is None:
         who = f"the untouched {config['model']}"
+    if shots:
+        who += f" with {counted(max(map(len, shots.values())), 'example')} of the role"
     how = f"; {decoding}" if decoding else ""
     return f"{who}, {config['data']} ({config['language']}), seed {config['seed']}{how}"
 
@@ -56,12 +65,13 @@ def make_prediction(sample, answer, by, **more):
             **score_answer(answer, sample.answers, sample.language, sample.facts)}
 
 
-def predict(model, tokenizer, config, samples, decoding, as_role="own", batch_size=64):
+def predict(model, tokenizer, config, samples, decoding, as_role="own", batch_size=64, shots=None):
     """Predictions for test samples.
 
     as_role: "own", each sample as its own role; "other", as the next role of the same language; None, as the untouched
-    backbone, with the role in the prompt.
+    backbone, with the role in the prompt. shots: {role: (question, answer) pairs} to put before the question.
     """
+    samples = with_shots(samples, shots or {})
     names = other_roles(samples) if as_role == "other" else [s.role for s in samples]
     if as_role is None:
         role_ids = None
@@ -74,7 +84,7 @@ def predict(model, tokenizer, config, samples, decoding, as_role="own", batch_si
     progress = {"own": "answering", "other": "answering as another role", None: "backbone answering"}[as_role]
     answers = generate_texts(model, tokenizer, prompts, role_ids, decoding, batch_size, progress)
 
-    by = provenance(config, decoding, as_role)
+    by = provenance(config, decoding, as_role, shots)
     predictions = []
     for s, name, answer in zip(samples, names, answers):
         more = {"as_role": name} if as_role == "other" else {}
@@ -82,119 +92,36 @@ def predict(model, tokenizer, config, samples, decoding, as_role="own", batch_si
     return predictions
 
 
-# -------------------------------------------------------------------------------------------- likelihood, retrieval
-@torch.inference_mode()
-def reference_nll(model, tokenizer, config, samples, batch_size=32):
-    """Negative log-likelihood of each sample's first reference, as the sample's role.
-
-    Returns nats per token (n,) of the reference and its stop token, and e_t of Eq. 5 (n, C). NaN where the prompt alone
-    is longer than max_length.
-    """
-    backbone = model.backbone
-    profiles = config["profiles"] if config["role_in_prompt"] else None
-    first_answers = [replace(s, answers=s.answers[:1]) for s in samples]
-    examples, _, _ = encode_examples(first_answers, config["roles"], tokenizer, config["max_length"], profiles)
-    examples.sort(key=lambda example: len(example.ids))                  # similar lengths, little padding
-    longest = max((len(example.ids) for example in examples), default=0)
-    batch_size = rows_that_fit(backbone, longest, 0, batch_size)
-
-    nll = torch.full((len(samples),), math.nan)
-    e_t = torch.full((len(samples), backbone.config.hidden_size), math.nan)
-    for start in range(0, len(examples), batch_size):
-        chosen = examples[start:start + batch_size]
-        batch = collate(chosen, tokenizer.eos_id, config["pool"]).to(backbone.device)
-
-        # the cross-entropy of each example alone: positions and targets come example after example
-        with model.active_roles(batch.role_ids):
-            hidden = backbone.hidden_states(batch.input_ids).flatten(0, 1)                    # (B * T, C)
-            counts = [len(example.ids) - example.prompt_len for example in chosen]
-            parts = zip(hidden[batch.positions].split(counts), batch.targets.split(counts))
-            sums = [response_cross_entropy(h, backbone.lm_head.weight, targets) for h, targets in parts]
-
-        indices = [example.sample for example in chosen]
-        nll[indices] = torch.stack(sums).float().cpu() / torch.tensor(counts)
-        e_t[indices] = pool_response(hidden, batch.pooled, batch.pooled_rows, len(chosen)).float().cpu()
-    return nll, e_t
-
-
-def likelihood(model, tokenizer, config, samples, nll, wrong=3):
-    """How much less likely the references are as the next `wrong` roles of the same language than as their own role.
-
-    nll: (n,) of `reference_nll`. Returns means in nats per token with the interval of their difference,
-    `role_accuracy`, how often the right role beats all the others, and `chance`, how often it would by luck. None
-    without a second role.
-    """
-    # the same references as other roles
-    as_others = torch.full((wrong, len(samples)), math.nan)
-    for distance in range(1, wrong + 1):
-        others = other_roles(samples, distance)
-        indices = [i for i, other in enumerate(others) if other is not None]
-        if indices:
-            swapped = [replace(samples[i], role=others[i]) for i in indices]
-            as_others[distance - 1, indices], _ = reference_nll(model, tokenizer, config, swapped)
-
-    # of the samples that have both
-    known = ~as_others.isnan().all(0) & ~nll.isnan()
-    if not known.any():
-        return None
-    right = nll[known]
-    as_others = as_others[:, known]
-    mean_wrong = as_others.nanmean(0)
-    best_wrong = as_others.nan_to_num(math.inf).min(0).values
-    num_others = (~as_others.isnan()).sum(0)
-    return {
-        "right": right.mean().item(),
-        "wrong": mean_wrong.mean().item(),
-        "difference_interval": list(bootstrap(mean_wrong - right)),
-        "role_accuracy": (right < best_wrong).float().mean().item(),
-        "chance": (1 / (1 + num_others)).mean().item(),
-    }
-
-
-@torch.inference_mode()
-def retrieval_top1(model, config, samples, e_t):
-    """Share of test answers whose z_t is nearest to their own role's z_r."""
-    weight = model.hyper.role_embedding.weight
-    z_r, z_t = model.projections(weight, e_t.to(weight))                               # (R, d_z), (n, d_z)
-    nearest = (F.normalize(z_t, dim=-1) @ F.normalize(z_r, dim=-1).t()).argmax(-1).tolist()
-    return sum(config["roles"][s.role] == found for s, found in zip(samples, nearest)) / len(samples)
-
-
 # --------------------------------------------------------------------------------------------------- scores of a run
-def evaluate(model, tokenizer, config, samples, decoding, as_role="own", swap=False, read=False, batch_size=64):
-    """(scores.json, predictions) of a run, or with as_role None of the untouched backbone.
+def evaluate(model, tokenizer, config, samples, decoding, as_role="own", swap=False, batch_size=64, shots=None):
+    """(scores.json, predictions) of a run, or with as_role None of the untouched backbone, with shots as in `predict`.
 
-    swap: the questions answered as another role too. read: likelihood, and retrieval where there are projections.
+    swap: the questions answered as another role too.
     """
-    predictions = predict(model, tokenizer, config, samples, decoding, as_role, batch_size)
-    scores = {"by": provenance(config, decoding, as_role), "splits": aggregate(predictions), "run": config["out"],
-              "data": config["data"], "seed": config["seed"], "decoding": vars(decoding)}
+    predictions = predict(model, tokenizer, config, samples, decoding, as_role, batch_size, shots)
+    scores = {"by": provenance(config, decoding, as_role, shots), "splits": aggregate(predictions),
+              "run": config["out"], "data": config["data"], "seed": config["seed"], "decoding": vars(decoding)}
 
     indices = [i for i, other in enumerate(other_roles(samples)) if other is not None]
     if swap and indices:
         swapped = predict(model, tokenizer, config, [samples[i] for i in indices], decoding, "other", batch_size)
         right = mean_scores([predictions[i] for i in indices])
         scores["swap"] = {"right": right, "wrong": mean_scores(swapped)}
-
-    if read and as_role:
-        nll, e_t = reference_nll(model, tokenizer, config, samples)
-        found = likelihood(model, tokenizer, config, samples, nll)
-        if found:
-            scores["likelihood"] = found
-        if model.projections is not None:
-            scores["retrieval_top1"] = retrieval_top1(model, config, samples, e_t)
     return scores, predictions
 
 
-def evaluate_before_after(model, tokenizer, run, samples):
+def evaluate_before_after(model, tokenizer, run, samples, read):
     """Scores a finished run and the untouched backbone on test samples, writes both into the run folder, and prints
-    before -> after, the role swap, and questions that every role answers."""
+    before -> after, the role swap, and questions that every role answers. read: samples whose likelihood is measured.
+    """
     config = read_run(run)
     decoding = Decoding(config["max_new_tokens"])
-    scores, after = evaluate(model, tokenizer, config, samples, decoding, swap=True, read=True)
+    found, lines = read_references(model, tokenizer, config, read)
+    scores, after = evaluate(model, tokenizer, config, samples, decoding, swap=True)
+    scores |= found
     scores_before, before = evaluate(model, tokenizer, config, samples, decoding, as_role=None)
-    write_scores(run / "scores.json", scores, run / "predictions.jsonl", after)
-    write_scores(run / "scores_backbone.json", scores_before, run / "predictions_backbone.jsonl", before)
+    write_scores(score_paths(run), scores, after, lines)
+    write_scores(score_paths(run, "_backbone"), scores_before, before)
 
     print(f"\n{len(samples)} test questions that training never saw, backbone -> {config['method']}:\n")
     print(table(scores, scores_before))
@@ -204,11 +131,18 @@ def evaluate_before_after(model, tokenizer, run, samples):
 
 
 # ----------------------------------------------------------------------------------------------------------- files
-def write_scores(path, scores, predictions_path=None, predictions=()):
-    """Writes scores (JSON) and, beside them, the predictions they are the means of (JSONL)."""
-    if predictions_path:
-        write_jsonl(predictions_path, predictions)
-    write_json(path, scores)
+def score_paths(run, suffix=""):
+    """[scores, predictions, likelihood]: where they are in a run folder."""
+    names = (f"scores{suffix}.json", f"predictions{suffix}.jsonl", f"likelihood{suffix}.jsonl")
+    return [Path(run) / name for name in names]
+
+
+def write_scores(paths, scores, predictions=None, lines=None):
+    """Writes scores (JSON) and, beside them, what they are the means of: predictions, lines of likelihood (JSONL)."""
+    for path, records in zip(paths[1:], (predictions, lines)):
+        if records:
+            write_jsonl(path, records)
+    write_json(paths[0], scores)
 
 
 def read_predictions(path, language="en", trust=False):
@@ -248,37 +182,38 @@ def check_prediction(prediction, place):
 
 
 def place_in_run(run, suffix, scores):
-    """(scores, path, path of the predictions) in a run folder: over scores made in the same way, keeping what those
-    have measured beyond them, but beside those of other data or decoding."""
+    """(scores, their `score_paths`) in a run folder: over scores made in the same way, keeping what those have measured
+    beyond them, but beside those of other data or decoding."""
     n = 1
     while True:
-        number = f"-{n}" if n > 1 else ""
-        path = run / f"scores{suffix}{number}.json"
-        if not path.is_file():
+        paths = score_paths(run, suffix + (f"-{n}" if n > 1 else ""))
+        if not paths[0].is_file():
             break
-        old = read_json(path, "the scores of a run")
+        old = read_json(paths[0], "the scores of a run")
         if old.get("data") == scores["data"] and old.get("decoding") == scores["decoding"]:
-            kept = {key: old[key] for key in ("swap", "likelihood", "retrieval_top1") if key in old}
-            with reading(path, "the scores of a run"):
+            kept = {key: old[key] for key in MEASURES if key in old}
+            with reading(paths[0], "the scores of a run"):
                 other_measures(kept)                     # better known before there are new answers
             scores = kept | scores
             break
         n += 1
-    return scores, path, run / f"predictions{suffix}{number}.jsonl"
+    return scores, paths
 
 
 # ---------------------------------------------------------------------------------------------------------- command
-ABOUT_RUNS = ("swap_roles", "likelihood", "backbone")
+ABOUT_RUNS = ("swap_roles", "likelihood", "backbone", "shots")
 
 
 def check_arguments(args):
     """ValueError for arguments that do not go together."""
     if bool(args.run) == bool(args.predictions):
         raise ValueError("either --run or --predictions says what to score")
-    if args.backbone and (args.swap_roles or args.likelihood):
-        raise ValueError("--swap-roles and --likelihood are about a run's roles: the untouched --backbone has none")
-    if args.batch_size < 1 or args.limit < 0:
-        raise ValueError("--batch-size has to be positive, and --limit 0 or more")
+    if args.backbone and args.swap_roles:
+        raise ValueError("--swap-roles is about a run's roles: the untouched --backbone has none")
+    if args.run and args.shots and not args.backbone:
+        raise ValueError("--shots puts examples into the prompt of the untouched --backbone: runs were not trained so")
+    if args.batch_size < 1 or args.limit < 0 or args.shots < 0:
+        raise ValueError("--batch-size has to be positive, and --limit and --shots 0 or more")
     if args.out and Path(args.out).suffix == ".jsonl":
         raise ValueError(f"--out takes the scores, FILE.json; the answers go beside it, into {args.out}")
     if args.out == "":
@@ -305,6 +240,15 @@ def test_samples(args, config):
     return samples
 
 
+def training_shots(config, n):
+    """{role: n of its own training lines} of a run, as `predict` takes them; None for n = 0."""
+    if not n:
+        return None
+    samples = load_samples(fetch_data(config["data"]), config["language"], "train", config["splits"],
+                           config["generalization"])
+    return role_shots([s for s in samples if s.role in config["roles"]], n)
+
+
 def score_run(args):
     """Scores a run, or its untouched backbone, and writes what comes out; returns (scores, the paths written)."""
     # where it goes, before there is anything to lose
@@ -315,22 +259,29 @@ def score_run(args):
     kept = {}
     paths = []
     if args.out:
-        paths = [Path(args.out), Path(args.out).with_suffix(".jsonl")]
+        out = Path(args.out)
+        paths = [out, out.with_suffix(".jsonl"), *([out.with_suffix(".likelihood.jsonl")] if args.likelihood else [])]
     elif not args.limit and not args.split:
         suffix = "_backbone" if args.backbone else ""
-        kept, *paths = place_in_run(Path(args.run), suffix, {"data": config["data"], "decoding": vars(decoding)})
+        if args.shots:
+            suffix += f"_{args.shots}-shots"
+        kept, paths = place_in_run(Path(args.run), suffix, {"data": config["data"], "decoding": vars(decoding)})
         check_writable(args.run)
 
     with claimed(*paths) if args.out else nullcontext():
         samples = test_samples(args, config)
+        shots = training_shots(config, args.shots)
         model, tokenizer, _ = load_run(args.run, args.device, args.compile)
+        found, lines = {}, None
+        if args.likelihood:
+            found, lines = read_references(model, tokenizer, config, samples, args.backbone, shots)
         as_role = None if args.backbone else "own"
         scores, predictions = evaluate(model, tokenizer, config, samples, decoding, as_role, args.swap_roles,
-                                       args.likelihood, args.batch_size)
-        scores = kept | scores
+                                       args.batch_size, shots)
+        scores = kept | scores | found
         if paths:
-            write_scores(paths[0], scores, paths[1], predictions)
-    return scores, paths
+            write_scores(paths, scores, predictions, lines)
+    return scores, [path for path in paths if path.is_file()]
 
 
 def score_predictions(args):
@@ -340,7 +291,7 @@ def score_predictions(args):
         predictions = read_predictions(args.predictions, args.language)
         scores = {"by": predictions[0].get("by", args.predictions), "splits": aggregate(predictions)}
         if paths:
-            write_scores(paths[0], scores)
+            write_scores(paths, scores)
     return scores, paths
 
 
@@ -371,6 +322,7 @@ def parse_args(argv):
     parser.add_argument("--swap-roles", action="store_true", help="also answer as the wrong role, and score that")
     parser.add_argument("--likelihood", action="store_true", help="also read the references: likelihood, retrieval")
     parser.add_argument("--backbone", action="store_true", help="score the untouched backbone")
+    parser.add_argument("--shots", type=int, default=0, help="lines of the role in the prompt of --backbone")
     parser.add_argument("--predictions", help="score this JSONL instead of a run")
     parser.add_argument("--language", choices=("en", "zh", "other"), default="en", help="of --predictions")
     parser.add_argument("--out", help="JSON file; default: scores.json in the run folder")

@@ -9,6 +9,8 @@ from collections import Counter
 
 from metrics import METRICS
 
+MEASURES = ("swap", "likelihood", "retrieval_top1", "retrieval_swapped")        # of scores.json, beside the metrics
+
 
 # ----------------------------------------------------------------------------------------------------------- tables
 def columns_of(scores, compare):
@@ -59,7 +61,8 @@ def mean_over_roles(of_split):
 
 
 def table(scores, before=None):
-    """Scores as text, per role and split; with the scores `before`, before -> after. Below: what else was measured."""
+    """Scores as text: likelihood, then metrics per role and split; with the scores `before`, before -> after. Below:
+    what else was measured."""
     splits = scores["splits"]
     compare = before is not None
     columns = columns_of(scores, compare)
@@ -87,7 +90,37 @@ def table(scores, before=None):
     rows.append(row("all lines", lambda of_split: of_split["overall"]))
 
     kinds = kind_table(scores, before)
-    return "\n".join([render_table(rows), *([f"\n{kinds}\n"] if kinds else []), *other_measures(scores)])
+    likelihoods = likelihood_table(scores)
+    return "\n".join([*([f"{likelihoods}\n"] if likelihoods else []), render_table(rows),
+                      *([f"\n{kinds}\n"] if kinds else []), *other_measures(scores)])
+
+
+def likelihood_table(scores):
+    """Nats per token of the references as right, wrong and zero role, of each split; empty where not measured."""
+    if "likelihood" not in scores:
+        return ""
+    found = scores["likelihood"]
+    rows = [["nats per token of the references", "n", "right role", "wrong role", "zero role", "wrong - right, 95 %",
+             "zero - right, 95 %", "role accuracy", "by chance"]]
+    for split, of in [*found["splits"].items(), ("all lines", found)]:
+        rows.append([split, str(of["n"]), f"{of['right']:.3f}", number_cell(of, "wrong"), f"{of['zero']:.3f}",
+                     difference_cell(of, "wrong - right"), difference_cell(of, "zero - right"),
+                     number_cell(of, "role_accuracy", ".1%"), number_cell(of, "chance", ".0%")])
+    return render_table(rows)
+
+
+def number_cell(scores, key, form=".3f"):
+    """A number of scores as text, "-" where there is none."""
+    return format(scores[key], form) if key in scores else "-"
+
+
+def difference_cell(found, name):
+    """"+d [low, high]" of a difference between two of the likelihoods, such as "zero - right"."""
+    if name not in found["interval"]:
+        return "-"
+    more, less = name.split(" - ")
+    low, high = found["interval"][name]
+    return f"{found[more] - found[less]:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def kind_table(scores, before=None):
@@ -103,17 +136,17 @@ def kind_table(scores, before=None):
 
 
 def other_measures(scores):
-    """What was measured beside the metrics, a line each."""
+    """What was measured beside metrics and likelihood, a line each. Scores of a likelihood that is none: KeyError."""
+    likelihood_table(scores)
     lines = []
     if swap := scores.get("swap"):
         lines.append(f"role swap: answers as the right role {swap['right']['rougeL']:.1f} ROUGE-L, "
                      f"as the wrong role {swap['wrong']['rougeL']:.1f}")
-    if found := scores.get("likelihood"):
-        lines.append(f"likelihood: {found['right']:.3f} nats per token of the reference as the right role, "
-                     f"{found['wrong']:.3f} as a wrong one; role accuracy {found['role_accuracy']:.1%} "
-                     f"({found['chance']:.0%} by chance)")
     if "retrieval_top1" in scores:
         lines.append(f"retrieval: {scores['retrieval_top1']:.1%} of test answers are nearest to their own role")
+    if swapped := scores.get("retrieval_swapped"):
+        lines.append(f"retrieval of answers read as another role: {swapped['reader']:.1%} are nearest to that role, "
+                     f"{swapped['author']:.1%} to their own")
     return lines
 
 

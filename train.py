@@ -226,20 +226,23 @@ def run_training(argv):
         if held_out and held_out.summary():
             print(held_out.summary())
         if is_main and finished:
-            save_and_score(model, tokenizer, run, roles, subsample(tests, cfg.score_limit))
+            read = subsample(tests, cfg.likelihood_limit or cfg.score_limit)
+            save_and_score(model, tokenizer, run, roles, subsample(tests, cfg.score_limit), read)
     if not finished and is_main:
         print(f"stopped; go on with: python train.py --resume {run}")
 
 
-def save_and_score(model, tokenizer, run, roles, tests):
-    """Writes the adapter of a finished run and its scores on test samples. OSError says how to go on."""
+def save_and_score(model, tokenizer, run, roles, tests, read):
+    """Writes the adapter of a finished run and its scores: answers to `tests`, likelihood of `read`, both test samples.
+    OSError says how to go on.
+    """
     try:
         model.save(run)
     except OSError as error:
         raise OSError(f"{error}; its checkpoint is whole: go on with python train.py --resume {run}") from None
     try:
         if tests:
-            evaluate_before_after(model.eval(), tokenizer, run, tests)
+            evaluate_before_after(model.eval(), tokenizer, run, tests, read)
     except OSError as error:
         raise OSError(f"{error}; the run is whole: score it with python eval.py --run {run}") from None
     print(f"\nwrote {run}; talk with: python chat.py --run {run} --role \"{next(iter(roles))}\"")

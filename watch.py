@@ -6,8 +6,8 @@ import math
 import torch
 
 from batches import collate
-from eval import reference_nll
 from files import check_numbers, read_jsonl, reading, write_jsonl
+from likelihood import reference_nll
 from memory import GIB, describe, training_memory
 
 FEW_STEPS = 60                          # with fewer, no setting tried for configs/few-lines.json found a voice

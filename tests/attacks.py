@@ -174,7 +174,7 @@ RUN = [
     (31, "run/held_out.jsonl", ("write", '{"step": 1, "nats": null}\n'), "resume", None),
     (13, "run/scores.json", ("write", "null"), "eval here", "scores.json: a JSON object is expected"),
     (13, "run/scores.json", ("set", {"swap": 3}), "eval here", "scores.json: "),
-    (13, "run/scores.json", ("set", {"likelihood": {"right": 1.0}}), "eval here", "scores.json: 'wrong' is missing"),
+    (13, "run/scores.json", ("set", {"likelihood": {"right": 1.0}}), "eval here", "scores.json: 'splits' is missing"),
     (28, "run/scores.json", ("write", DEEP), "eval here", "scores.json: nested too deep"),
     (23, "run/predictions.jsonl", ("set", {"language": "fr"}), "predictions", '"language" has to be en, zh or other'),
     (23, "run/predictions.jsonl", ("set", {"language": None}), "predictions", '"language" has to be en, zh or other'),

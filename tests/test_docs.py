@@ -14,8 +14,8 @@ import train
 from checkpoint import load_run
 from config import read_config
 from data import load_test_samples
-from eval import reference_nll
 from hycora_layer import METHODS, AdapterConfig, HyperModel
+from likelihood import reference_nll
 from model import ModelConfig, Transformer
 from tools import figures, paper, plots
 

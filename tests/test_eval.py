@@ -8,15 +8,15 @@ import pytest
 import torch
 from conftest import ROOT, command, randomise, small_backbone
 from test_layer import hyper_model
+from test_likelihood import random_run
 
 from chat import Stream
-from data import Sample, persona_of
-from eval import evaluate, likelihood, make_prediction, parse_args, place_in_run, reference_nll, score
+from data import Sample
+from eval import evaluate, make_prediction, parse_args, place_in_run, score
 from generate import Decoding, decoding_from_args, generate, generate_texts
+from likelihood import read_references
 from metrics import METRICS, aggregate, bleu4, contains_fact, mean_scores, rouge, score_answer, tokenize_words
-from model import Transformer
 from report import table
-from tokenizer import Tokenizer
 
 GOLDEN = ROOT.parent / "shared/data/rolegpt-answers"
 ENGLISH = "the The a knight matey, arr! sea is. was it's don't 3.5 \U0001f600 . ... -- of tea".split()
@@ -198,58 +198,20 @@ def test_answers_keep_their_order():
     assert texts == [Echo().decode(generate(model, [p], [r], {-5}, Decoding(6))[0]) for p, r in zip(rows, [0, 1, 2, 3, 0, 1, 2])]
 
 
-# ------------------------------------------------------------------------------------------- reading, not generating
-def random_run(method="hycora", **config):
-    """A random Hyper Model on the tiny backbone, its tokenizer, a run's config and the tiny test lines."""
-    from data import load_profiles, load_rolebench
-    data, tokenizer = ROOT / "tiny/rolebench", Tokenizer(ROOT / "tiny/backbone")
-    samples = load_rolebench(data, "all", "test")[::23]
-    model = randomise(hyper_model(method, Transformer.from_pretrained(ROOT / "tiny/backbone"), num_roles=8), 0.02)
-    roles = {name: i for i, name in enumerate(load_profiles(data, "all"))}
-    return model, tokenizer, {"method": method, "out": "r", "data": "d", "language": "all", "seed": 3, "roles": roles, "max_length": 99, "pool": "last",
-                              "profiles": load_profiles(data, "all"), "role_in_prompt": method == "lora"} | config, samples
-
-
-@pytest.mark.parametrize("method", ["hycora", "lora"])
-def test_likelihood_is_the_cross_entropy_of_the_whole_forward_pass(method):
-    model, tokenizer, config, samples = random_run(method)
-
-    def by_hand(s, role):
-        prompt = tokenizer.prompt(s.question, persona_of(role, config["profiles"]) if method == "lora" else None)
-        target = tokenizer.encode(s.answers[0]) + [tokenizer.stop_id]
-        with torch.no_grad():
-            logits = model(torch.tensor([prompt + target]), torch.tensor([config["roles"][role]]))[0, len(prompt) - 1:-1]
-        return torch.nn.functional.cross_entropy(logits, torch.tensor(target)).item()
-    nats, e_t = reference_nll(model, tokenizer, config, samples, batch_size=5)
-    right = [by_hand(s, s.role) for s in samples]
-    assert nats.tolist() == pytest.approx(right, rel=1e-4) and e_t.shape == (len(samples), 192)
-    roles_of = {"en": [s.role for s in samples if s.language == "en"], "zh": [s.role for s in samples if s.language == "zh"]}
-    roles_of = {language: list(dict.fromkeys(names)) for language, names in roles_of.items()}
-    assert len(roles_of["zh"]) == 2                                          # only one other can be wrong there
-    wrong = [[by_hand(s, other) for other in sorted(set((roles_of[s.language] * 2)[roles_of[s.language].index(s.role):][1:3]) - {s.role})] for s in samples]
-    got = likelihood(model, tokenizer, config, samples, nats, wrong=2)
-    mean = sum(sum(w) / len(w) for w in wrong) / len(wrong)
-    assert (got["right"], got["wrong"]) == pytest.approx((sum(right) / len(right), mean), rel=1e-4)
-    assert got["chance"] == pytest.approx(sum(1 / (1 + len(w)) for w in wrong) / len(wrong))
-    assert likelihood(model, tokenizer, config, samples[:1], nats[:1]) is None
-    assert got["role_accuracy"] == pytest.approx(sum(r < min(w) for r, w in zip(right, wrong)) / len(right), abs=0.1)
-    low, high = got["difference_interval"]
-    assert low < got["wrong"] - got["right"] < high
-
-
 def test_evaluate_says_what_made_it_and_what_it_found():
     model, tokenizer, config, samples = random_run()
-    scores, lines = evaluate(model, tokenizer, config, samples, Decoding(3, seed=5), swap=True, read=True)
-    assert {"by", "splits", "swap", "likelihood", "retrieval_top1", "decoding"} <= scores.keys()
+    scores, lines = evaluate(model, tokenizer, config, samples, Decoding(3, seed=5), swap=True)
+    assert {"by", "splits", "swap", "decoding"} <= scores.keys()
     assert scores["by"] == lines[0]["by"] == "hycora in r, d (all), seed 3; greedy, max_new_tokens 3, seed 5"
     s = scores["splits"]["general"]["overall"]
     of = [p for p in lines if p["split"] == "general"]
     assert s["n"] == len(of) and s["length"] == pytest.approx(sum(len(tokenize_words(p["answer"], p["language"])) for p in of) / len(of))
     assert s["interval"]["rougeL"][0] <= s["rougeL"] <= s["interval"]["rougeL"][1] and 0 <= s["distinct1"] <= 1
-    text = table(scores)
-    assert "likelihood: " in text and "role accuracy " in text and "retrieval: " in text
-    other, lines = evaluate(model, tokenizer, config | {"model": "m"}, samples[:4], Decoding(3), None, read=True)
-    assert "likelihood" not in other and lines[0]["by"].startswith("the untouched m, d (all)")
+    found, _ = read_references(model, tokenizer, config, samples)
+    text = table(scores | found)
+    assert text.startswith("nats per token") and "zero - right" in text and "retrieval: " in text and "read as another role" in text
+    other, lines = evaluate(model, tokenizer, config | {"model": "m"}, samples[:4], Decoding(3), None, shots={samples[0].role: (("q", "a"),)})
+    assert lines[0]["by"].startswith("the untouched m with 1 example of the role, d (all)")
 
 
 def test_distinct_n_by_hand():
@@ -267,18 +229,23 @@ def test_impossible_decoding_is_refused(flag, value):
 
 def test_scores_of_another_kind_go_beside_and_of_the_same_kind_keep_what_they_lack(tmp_path):
     a, b = {"data": "d", "decoding": {"seed": 1}}, {"data": "d", "decoding": {"seed": 2}}
-    scores, path, lines = place_in_run(tmp_path, "", a | {"splits": 1})
-    assert (path.name, lines.name) == ("scores.json", "predictions.jsonl")
+    def place(scores):
+        scores, paths = place_in_run(tmp_path, "", scores)
+        return scores, *paths
+
+    scores, path, lines, read = place(a | {"splits": 1})
+    assert (path.name, lines.name, read.name) == ("scores.json", "predictions.jsonl", "likelihood.jsonl")
     swap = {"right": {"rougeL": 1.0}, "wrong": {"rougeL": 0.5}}
     path.write_text(json.dumps(a | {"splits": 0, "swap": swap}))
-    scores, path, _ = place_in_run(tmp_path, "", a | {"splits": 1})
+    scores, path, *_ = place(a | {"splits": 1})
     assert path.name == "scores.json" and scores == a | {"splits": 1, "swap": swap}
-    _, path, lines = place_in_run(tmp_path, "", b | {"splits": 1})
-    assert (path.name, lines.name) == ("scores-2.json", "predictions-2.jsonl")
+    _, path, lines, read = place(b | {"splits": 1})
+    assert (path.name, lines.name, read.name) == ("scores-2.json", "predictions-2.jsonl", "likelihood-2.jsonl")
 
 
 @pytest.mark.parametrize("args, message", [
     (["--run", "r", "--predictions", "p"], "either --run"), ([], "either --run"), (["--run", "r", "--backbone", "--swap-roles"], "the untouched --backbone has none"),
+    (["--run", "r", "--shots", "2"], "of the untouched --backbone"), (["--run", "r", "--backbone", "--shots", "-1"], "0 or more"),
     (["--run", "r", "--out", "x.jsonl"], "FILE.json"), (["--run", "r", "--batch-size", "0"], "--batch-size"), (["--run", "r", "--limit", "-1"], "--limit"),
     (["--run", "tiny", "--device", "gpu"], "not a run folder")])
 def test_score_refuses_before_it_starts(args, message):
@@ -286,7 +253,7 @@ def test_score_refuses_before_it_starts(args, message):
         score(parse_args(args))
 
 
-@pytest.mark.parametrize("flags", [["--limit", "3"], ["--swap-roles"], ["--likelihood"], ["--backbone"], ["--temperature", "1"], ["--seed", "0"], ["--data", "x"]])
+@pytest.mark.parametrize("flags", [["--limit", "3"], ["--swap-roles"], ["--likelihood"], ["--backbone"], ["--shots", "2"], ["--temperature", "1"], ["--seed", "0"], ["--data", "x"]])
 def test_what_is_about_a_run_is_refused_for_answers_that_are_there(flags):
     """R6.23: --limit and --swap-roles were ignored."""
     with pytest.raises(ValueError, match=f"{flags[0]} is about a run"):

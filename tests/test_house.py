@@ -11,7 +11,7 @@ FLOORS = [["console"],
           ["model", "hyper", "losses", "tokenizer", "data", "batches", "generate", "metrics"],
           ["hycora_layer", "report"],
           ["config"],
-          ["checkpoint", "memory"],
+          ["checkpoint", "likelihood", "memory"],
           ["eval", "chat"],
           ["watch", "prepare"],
           ["train"]]                                                     # a module imports only from the floors below its own

@@ -462,7 +462,7 @@ def test_a_whole_run_then_score_and_chat(tmp_path):
     lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == 12 and lines[0].keys() >= {"split", "role", "question", "references", "answer"}
     assert {p.name for p in out.iterdir()} == {"config.json", "roles.json", "adapter.safetensors", "metrics.jsonl", "checkpoint",
-                                               "scores.json", "predictions.jsonl", "scores_backbone.json", "predictions_backbone.jsonl"}
+                                               "scores.json", "predictions.jsonl", "likelihood.jsonl", "scores_backbone.json", "predictions_backbone.jsonl"}
     stamp = (out / "adapter.safetensors").stat().st_mtime_ns
     again = run("--max-steps", "1", "--score-limit", "0", "--out", out)
     assert f"this one goes to {out}-2" in again.stdout and (out / "adapter.safetensors").stat().st_mtime_ns == stamp

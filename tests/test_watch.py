@@ -11,7 +11,7 @@ import train
 import watch
 from checkpoint import load_run
 from data import Sample, load_test_samples, subsample
-from eval import reference_nll
+from likelihood import reference_nll
 from watch import FEW_STEPS, HeldOut, too_few_steps
 
 ARGS = ["--language", "zh", "--max-steps", "4", "--score-limit", "5", "--max-new-tokens", "1", "--rank", "2", "--log-every", "1"]

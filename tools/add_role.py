@@ -23,8 +23,8 @@ from batches import batch_order, collate
 from checkpoint import load_run
 from config import KEYS, Config
 from data import encode_examples, parse_line
-from eval import reference_nll
 from files import new_folder_at, read_jsonl, reading, write_json
+from likelihood import reference_nll
 
 LOOKS = 20                              # at the held-out lines, in all steps
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 
 from checkpoint import build, load_run
 from data import load_test_samples, other_roles
-from eval import reference_nll
 from hycora_layer import METHODS
+from likelihood import reference_nll
 from tools.paper import trainable
 from tools.svg import Svg
 

@@ -3,6 +3,7 @@ import json
 import random
 import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -45,7 +46,28 @@ def study(tmp_path, monkeypatch):
     return run
 
 
-def test_a_study_trains_what_is_missing_and_fills_the_tables(study, tmp_path):
+class OneByOne:
+    """In the place of ThreadPoolExecutor: a training in this process wants the main thread."""
+    def __init__(self, jobs):
+        self.map = map
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def train_here(arguments, stdout, **_):
+    """In the place of subprocess.run: `python train.py ...` in this process, which has imported everything already."""
+    done = command("train", *arguments[2:], ok=None)
+    stdout.write(done.stdout + done.stderr)
+    return done
+
+
+def test_a_study_trains_what_is_missing_and_fills_the_tables(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "subprocess", SimpleNamespace(run=train_here))
+    monkeypatch.setattr(reproduce, "ThreadPoolExecutor", OneByOne)
     assert study("--seeds", "2", "--only", "hycora,lora", "--jobs", "2") is None
     runs = [tmp_path / "runs/tiny/all" / method / seed for method in ("hycora", "lora") for seed in "12"]
     first = [(run / "scores.json").stat().st_mtime_ns for run in runs]
@@ -86,8 +108,8 @@ def test_rolegpt_is_scored_where_the_data_have_its_answers(tmp_path):
 def test_a_study_says_what_went_wrong(study, tmp_path):
     assert "there is no key" in study("--seeds", "1", "--lrr", "1") or "--lrr" in study("--seeds", "1", "--lrr", "1")
     assert not (tmp_path / "runs").exists()
-    (message,) = study("--seeds", "1", "--only", "lora", "--data", str(tmp_path)).splitlines()
-    assert "lora/1.log" in message and "rolebench-zh" in message
+    messages = study("--seeds", "2", "--only", "lora", "--data", str(tmp_path), "--jobs", "2").splitlines()
+    assert len(messages) == 2 and all(f"lora/{n}.log" in message and "rolebench-zh" in message for n, message in enumerate(messages, 1))
 
 
 def test_the_tables_are_those_of_the_results(tmp_path, monkeypatch):

@@ -126,13 +126,12 @@ def one_block(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_a_run_from_the_command_line_to_the_scores_and_resumed(precision, one_block, tmp_path, capsys):
+def test_a_run_from_the_command_line_to_the_scores_and_resumed(one_block, tmp_path, capsys):
     """The host waits for the log, the checkpoints and the scores, and once a token: nowhere else."""
     run = tmp_path / "run"
-    args = ["--config", "configs/tiny.json", "--model", one_block, "--out", run, "--device", "cuda", "--precision", precision]
+    args = ["--config", "configs/tiny.json", "--model", one_block, "--out", run, "--device", "cuda", "--test-every", "2"]
     args += ["--role-dim", "8", "--layer-dim", "8", "--hidden-dim", "16", "--batch-size", "4", "--grad-accum", "2", "--max-steps", "3"]
-    args += ["--log-every", "2", "--save-every", "2", "--lambda-start-epoch", "0", "--score-limit", "2", "--max-new-tokens", "3"]
+    args += ["--log-every", "2", "--save-every", "2", "--lambda-start-epoch", "0", "--score-limit", "1", "--max-new-tokens", "2"]
     with fake_cuda() as gpu:
         train.run_training(list(map(str, args)))
         (run / "adapter.safetensors").unlink()

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from config import KEYS, Config, parse_values, pick_device
+from config import KEYS, Config, parse_values, pick_device, resolve
 from files import (
     claim_folder,
     fetch_model,
@@ -75,7 +75,9 @@ def read_run(folder):
     with reading(path, "{role: id}, with the ids 0, 1, 2, ... in this order"):
         if not roles or json.dumps(list(roles.values())) != json.dumps(list(range(len(roles)))):
             raise ValueError(f"the ids are {one_line(list(roles.values()), 60)}")
-    return saved | vars(Config(**keys)) | {"profiles": profiles, "roles": roles}
+    config = resolve(Config(**keys | {"device": "auto"}))                # that of the run may not be here
+    device = keys.get("device", "auto")
+    return saved | vars(config) | {"device": device, "profiles": profiles, "roles": roles}
 
 
 def load_run(folder, device="auto", compiled=False):

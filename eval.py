@@ -156,7 +156,7 @@ def read_predictions(path, language="en", trust=False):
         check_prediction(prediction, place)
         facts = prediction.get("facts", [])
         wanted = (*METRICS, "fact") if facts else METRICS
-        if not (trust and set(wanted) <= prediction.keys()):
+        if not trust or any(prediction.get(metric) is None for metric in wanted):
             prediction |= score_answer(prediction["answer"], prediction["references"], prediction["language"], facts)
         with reading(place, "a prediction"):
             check_numbers(prediction, dict.fromkeys(wanted, (float, -1e6, 1e6)))

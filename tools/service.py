@@ -155,7 +155,15 @@ def resumable_map(path, keys, items, work, workers=8):
 
 
 def map_in_threads(work, items, workers, title):
-    """Yields work(item) of items as they are done. An error is raised after what was on its way has been yielded."""
+    """Yields work(item) of items as they are done. An error is raised after what was on its way has been yielded.
+
+    The threads are daemons, which no end of the program waits for: they may wait for a network, but the program aborts
+    if one of them is inside of torch then. A single worker is no thread at all.
+    """
+    if workers == 1:
+        yield from map(work, tqdm(items, title))
+        return
+
     waiting = queue.SimpleQueue()
     results = queue.SimpleQueue()
     failed = threading.Event()
@@ -175,7 +183,7 @@ def map_in_threads(work, items, workers, title):
 
     running = min(workers, len(items))
     for _ in range(running):
-        threading.Thread(target=run, daemon=True).start()                # which no end of the program waits for
+        threading.Thread(target=run, daemon=True).start()
     error = None
     with tqdm(total=len(items), desc=title) as bar:
         while running:

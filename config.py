@@ -26,13 +26,14 @@ class Config(AdapterConfig):
     role_subset: str = ""               # role names, comma-separated or as JSON, or a number: the first so many
     splits: tuple[str, ...] = ("general", "role_specific")
     generalization: Literal["instruction", "role"] = "instruction"  # English test: new questions, or new roles
-    samples_per_role: int = 0           # training questions of a role in each split: the first so many; 0: all
+    samples_per_role: int = 0           # training questions of a role in each split: so many by chance; 0: all
     answers: Literal["all", "first", "sampled"] = "all"  # of several to a question: all; the first; one per epoch
     out: str = "runs/demo"              # run folder
 
     # the prompt
     template: str = "auto"              # a prompt template of tokenizer.py; auto: by the tokenizer's chat template
     role_in_prompt: bool | None = None  # describe the role in the prompt; default: only if A and B are both shared
+    profiles_in_prompt: bool = True     # if it is in the prompt: with its description, not by its name alone
     max_length: int = 1024              # tokens of a training example
 
     # optimization

@@ -5,6 +5,7 @@ the tokens of prompt, response and stop.
 """
 import difflib
 import json
+import random
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -236,15 +237,21 @@ def split_names(text):
     return names
 
 
-def first_of_each(samples, n):
-    """The first n samples of each role in each split, in their order."""
-    seen = Counter()
+def some_of_each(samples, n, seed):
+    """n random samples of each role in each split, one from each nth of its lines, so that a file that goes topic by
+    topic gives every topic its share. In the samples' order; all of a role that has no more than n."""
+    rng = random.Random(f"{seed}/subset")
+    places = {}
+    for i, s in enumerate(samples):
+        places.setdefault((s.role, s.split), []).append(i)
     chosen = []
-    for s in samples:
-        seen[s.role, s.split] += 1
-        if seen[s.role, s.split] <= n:
-            chosen.append(s)
-    return chosen
+    for of_role in places.values():
+        parts = min(n, len(of_role))
+        for part in range(parts):
+            first = part * len(of_role) // parts
+            end = (part + 1) * len(of_role) // parts
+            chosen.append(of_role[rng.randrange(first, end)])
+    return [samples[i] for i in sorted(chosen)]
 
 
 def load_test_samples(data, language, split=None, limit=0, generalization="instruction", roles=None):

@@ -201,7 +201,7 @@ def place_in_run(run, suffix, scores):
 
 
 # ---------------------------------------------------------------------------------------------------------- command
-ABOUT_RUNS = ("swap_roles", "likelihood", "backbone", "shots")
+ABOUT_RUNS = ("swap_roles", "likelihood", "likelihood_limit", "backbone", "shots")
 
 
 def check_arguments(args):
@@ -212,8 +212,8 @@ def check_arguments(args):
         raise ValueError("--swap-roles is about a run's roles: the untouched --backbone has none")
     if args.run and args.shots and not args.backbone:
         raise ValueError("--shots puts examples into the prompt of the untouched --backbone: runs were not trained so")
-    if args.batch_size < 1 or args.limit < 0 or args.shots < 0:
-        raise ValueError("--batch-size has to be positive, and --limit and --shots 0 or more")
+    if args.batch_size < 1 or min(args.limit, args.likelihood_limit, args.shots) < 0:
+        raise ValueError("--batch-size has to be positive, and --limit, --likelihood-limit and --shots 0 or more")
     if args.out and Path(args.out).suffix == ".jsonl":
         raise ValueError(f"--out takes the scores, FILE.json; the answers go beside it, into {args.out}")
     if args.out == "":
@@ -228,7 +228,7 @@ def check_arguments(args):
 def test_samples(args, config):
     """The test samples of a run's roles; ValueError if there is none. Lines about other roles are counted, left out."""
     tests = load_test_samples(config["data"], config["language"], args.split, generalization=config["generalization"])
-    samples = subsample([s for s in tests if s.role in config["roles"]], args.limit)
+    samples = [s for s in tests if s.role in config["roles"]]
     if not samples:
         raise ValueError("no test line is about a role of this run")
     unknown = [s.role for s in tests if s.role not in config["roles"]]
@@ -269,12 +269,14 @@ def score_run(args):
         check_writable(args.run)
 
     with claimed(*paths) if args.out else nullcontext():
-        samples = test_samples(args, config)
+        tests = test_samples(args, config)
         shots = training_shots(config, args.shots)
         model, tokenizer, _ = load_run(args.run, args.device, args.compile)
         found, lines = {}, None
         if args.likelihood:
-            found, lines = read_references(model, tokenizer, config, samples, args.backbone, shots)
+            read = subsample(tests, args.likelihood_limit or args.limit)
+            found, lines = read_references(model, tokenizer, config, read, args.backbone, shots)
+        samples = subsample(tests, args.limit)
         as_role = None if args.backbone else "own"
         scores, predictions = evaluate(model, tokenizer, config, samples, decoding, as_role, args.swap_roles,
                                        args.batch_size, shots)
@@ -321,6 +323,7 @@ def parse_args(argv):
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--swap-roles", action="store_true", help="also answer as the wrong role, and score that")
     parser.add_argument("--likelihood", action="store_true", help="also read the references: likelihood, retrieval")
+    parser.add_argument("--likelihood-limit", type=int, default=0, help="test lines per split for that; 0: as --limit")
     parser.add_argument("--backbone", action="store_true", help="score the untouched backbone")
     parser.add_argument("--shots", type=int, default=0, help="lines of the role in the prompt of --backbone")
     parser.add_argument("--predictions", help="score this JSONL instead of a run")

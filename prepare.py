@@ -12,9 +12,9 @@ from data import (
     describe_data,
     encode_examples,
     fetch_data,
-    first_of_each,
     load_profiles,
     load_samples,
+    some_of_each,
 )
 from files import write_json
 from hycora_layer import METHODS
@@ -47,7 +47,7 @@ def load_data(cfg):
     for line in describe_data(folder, samples, cfg.language):
         print(line)
     if cfg.samples_per_role:
-        samples = first_of_each(samples, cfg.samples_per_role)
+        samples = some_of_each(samples, cfg.samples_per_role, cfg.seed)
     if cfg.answers == "first":
         samples = [dataclasses.replace(s, answers=s.answers[:1]) for s in samples]
 
@@ -62,6 +62,8 @@ def load_data(cfg):
 
     samples = [s for s in samples if s.role in roles]
     tests = [s for s in tests if s.role in roles]
+    if not cfg.profiles_in_prompt:
+        return samples, tests, roles, {}
     profiles = {role: text for role, text in load_profiles(folder, cfg.language).items() if role in roles}
     return samples, tests, roles, profiles
 

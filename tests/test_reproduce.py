@@ -1,6 +1,5 @@
 """The studies, their tables, and a new role for a finished run."""
 import json
-import random
 import shutil
 import sys
 from types import SimpleNamespace
@@ -12,17 +11,22 @@ from conftest import ROOT, command
 import tools.reproduce as reproduce
 import tools.results as results
 from checkpoint import load_run
-from data import Sample, first_of_each, load_rolebench
+from data import Sample, load_rolebench, some_of_each
 from tools.add_role import add_role, drift
 from tools.compare import compare
+from tools.studies import Study
 
 
-def test_first_of_each_keeps_so_many_of_every_role_and_split():
-    samples = [Sample(random.choice(("general", "role_specific")), random.choice("abc"), str(i), ("x",), "en") for i in range(60)]
-    kept = first_of_each(samples, 3)
+def test_some_of_each_are_spread_over_the_topics_of_every_role_and_split():
+    """R3.4: the first n of a file that goes topic by topic were one topic."""
+    samples = [Sample(split, role, str(i), ("x",), "en") for split in ("general", "role_specific") for role in "abc" for i in range(60)]
+    kept = some_of_each(samples, 6, seed=1)
     for key in {(s.split, s.role) for s in samples}:
-        assert [s for s in kept if (s.split, s.role) == key] == [s for s in samples if (s.split, s.role) == key][:3]
+        topics = [int(s.question) // 10 for s in kept if (s.split, s.role) == key]
+        assert topics == [0, 1, 2, 3, 4, 5]                              # ten lines to a topic
     assert [s for s in samples if s in kept] == kept
+    assert some_of_each(samples, 6, seed=1) == kept != some_of_each(samples, 6, seed=2)
+    assert some_of_each(samples, 60, seed=1) == some_of_each(samples, 99, seed=1) == samples
 
 
 # --------------------------------------------------------------------------------------------------------- studies
@@ -32,6 +36,7 @@ def study(tmp_path, monkeypatch):
     for module in (results, reproduce):
         monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setitem(reproduce.STUDIES, "tiny", Study("--config configs/tiny.json"))
     monkeypatch.chdir(ROOT)
     for name in ("README.md", "RESULTS.md"):
         (tmp_path / name).write_text("before\n<!-- table tiny -->\nstale\n<!-- end -->\nbetween\n<!-- table tiny differences -->\n<!-- end -->\n")
@@ -76,7 +81,9 @@ def test_a_study_trains_what_is_missing_and_fills_the_tables(study, tmp_path, mo
     assert {name: run["retrieval"] is None for name, run in result["runs"].items()} == {"hycora": False, "lora": True}
     text = (tmp_path / "README.md").read_text()
     row = next(r for r in result["rows"] if r["method"] == "lora" and r["split"] == "general")
-    assert f"| lora | {row['rougeL']:.1f} ± {row['std']['rougeL']:.1f} |" in text and "| lora - hycora |" in text
+    nats = [r["right"] for r in result["likelihood"]["rows"] if r["method"] == "lora"]
+    cells = [f"{of['mean']:.3f} ± {of['std']:.3f}" for of in nats] + [f"{row['rougeL']:.1f} ± {row['std']['rougeL']:.1f}"]
+    assert f"| lora | {' | '.join(cells)} |" in text and "| lora - hycora |" in text
     assert "stale" not in text and text.startswith("before\n") and "\nbetween\n" in text
 
     (runs[0] / "scores.json").unlink()                     # interrupted before it was scored: scored, not trained again
@@ -85,6 +92,30 @@ def test_a_study_trains_what_is_missing_and_fills_the_tables(study, tmp_path, mo
     assert (runs[0] / "metrics.jsonl").read_text() == metrics and (runs[0] / "scores.json").is_file()
     assert [(run / "scores.json").stat().st_mtime_ns for run in runs][1:] == first[1:]
     assert "was made with other keys" in study("--seeds", "1", "--only", "lora", "--lr", "0.1")
+
+
+def test_a_study_scores_the_backbone_in_context_and_puts_likelihoods_first(study, tmp_path, monkeypatch):
+    monkeypatch.setitem(reproduce.STUDIES, "tiny", Study("--config configs/tiny.json", ("lora",), shots=(2,)))
+    assert study() is None
+    point = json.loads((tmp_path / "results/tiny.json").read_text())["points"]["all"]
+    assert next(iter(point)) == "likelihood"
+    methods = [row["method"] for row in point["likelihood"]["rows"]]
+    assert set(methods) == {"lora", "backbone-2-shots"} == {row["method"] for row in point["rows"]}
+    table = results.score_table(point)
+    assert table[0][1:3] == ["general nats", "role-specific nats"] and table[1][0] == "lora" and float(table[1][1]) > 0
+    stamp = (tmp_path / "runs/tiny/all/lora/1/backbone-2-shots.jsonl").stat().st_mtime_ns
+    assert study() is None
+    assert (tmp_path / "runs/tiny/all/lora/1/backbone-2-shots.jsonl").stat().st_mtime_ns == stamp
+
+
+def test_every_study_is_a_command_that_parses(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs/studies.md").read_text("utf8")
+    for name, study in reproduce.STUDIES.items():
+        assert f"`{name}`" in page, name
+        for variant in study.variants:
+            for point in study.points.values():
+                reproduce.parse_args(f"{study.arguments} {point} {reproduce.VARIANTS[variant]}".split())
 
 
 def test_rolegpt_is_scored_where_the_data_have_its_answers(tmp_path):

@@ -12,9 +12,10 @@ from test_layer import hyper_model
 
 from config import Config, resolve
 from hycora_layer import METHODS, AdapterConfig
-from metrics import METRICS, bootstrap
+from metrics import METRICS, bootstrap, bootstrap_difference
 from model import ModelConfig
 from tools.compare import compare, paper_table, tables
+from tools.likelihoods import file_beside
 from tools.params import count
 from tools.results import kind_table, score_table
 from tools.tsne import matrices, silhouettes
@@ -103,7 +104,7 @@ def test_compare_averages_seeds_and_pairs_items(tmp_path):
     assert row["std"]["rougeL"] == pytest.approx(2 ** 0.5) and base["std"] is None
     assert (row["trainable"], row["tokens_per_s"], rows["backbone", "general", "all"]["trainable"]) == (22, 300, None)
     d = {(d["method"], d["split"], d["role"]): d["bleu4"] for d in result["differences"]}
-    assert d["hycora", "general", "all"]["interval"] == pytest.approx([5, 5])       # paired: the items' own spread is gone
+    assert d["hycora", "general", "all"]["interval"] == pytest.approx([4, 6])       # paired: the items' own spread is gone, the seeds' is not
     delta = np.array([noisy[k] - lora[k] for k in ITEMS[:80]])
     low, high = d["hycora w/o HCL", "general", "all"]["interval"]
     assert (high - low) / 2 == pytest.approx(1.96 * delta.std() / 80 ** 0.5, rel=0.15)
@@ -114,7 +115,7 @@ def test_compare_averages_seeds_and_pairs_items(tmp_path):
     one, five = (paper_table(result, number) for number in (1, 5))
     assert len(one) == 5 and len(one[0]) == 9 and one[2][8] == f"{rows['hycora', 'role_specific', 'all']['rougeL']:.2f}"
     assert len(five) == 9 and five[1][:2] == ["lora", "general"] and five[1][3] == f"{rows['lora', 'general', 'all']['rougeL']:.2f}"
-    assert "+5.00 [+5.00, +5.00] *" in printed["text"] and "| hycora | general | all | 80 | 2 |" in printed["markdown"]
+    assert "+5.00 [+4.00, +6.00] *" in printed["text"] and "| hycora | general | all | 80 | 2 |" in printed["markdown"]
     assert json.loads(printed["json"]) == json.loads(json.dumps(compare(runs)))
 
 
@@ -169,6 +170,67 @@ def test_only_runs_that_differ_in_nothing_but_the_seed_are_one_row(tmp_path):
 def test_bootstrap_of_constants_and_columns():
     low, high = bootstrap(np.stack([np.full(50, 3.0), np.arange(50)], 1))
     assert low[0] == high[0] == 3 and low[1] < 24.5 < high[1]
+
+
+def test_bootstrap_of_items_and_seeds_together():
+    """Of one run a side it is the paired bootstrap; of many it is as wide as plain resampling, and as the variances say."""
+    rng = np.random.default_rng(torch.randint(1000, ()).item())
+    a, b = rng.normal(size=(1, 60)), rng.normal(size=(1, 60))
+    assert bootstrap_difference(a, b) == pytest.approx(bootstrap((a - b)[0]))
+
+    items = rng.normal(size=60)
+    a = items + rng.normal(size=(6, 1)) + 0.1 * rng.normal(size=(6, 60))            # what a run has in common with itself
+    b = 0.5 * items + rng.normal(size=(4, 1))
+    low, high = bootstrap_difference(a, b, 4000)
+    drawn = []
+    for _ in range(4000):
+        which = rng.integers(60, size=60)
+        drawn.append(a[rng.integers(6, size=6)][:, which].mean() - b[rng.integers(4, size=4)][:, which].mean())
+    assert [low, high] == pytest.approx(np.percentile(drawn, (2.5, 97.5)), abs=0.1)
+    variance = a.mean(1).var() / 6 + b.mean(1).var() / 4 + (a.mean(0) - b.mean(0)).var() / 60
+    assert (high - low) / 2 == pytest.approx(1.96 * variance ** 0.5, rel=0.15)
+
+
+def write_likelihoods(path, right, wrong=1.0, zero=0.5):
+    """A likelihood.jsonl: {(split, role, question): nats as the right role}; the others are so much worse."""
+    lines = [{"split": s, "role": r, "question": q, "right": v, "wrong": [v + wrong, v + 2 * wrong], "zero": v + zero}
+             for (s, r, q), v in right.items()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_likelihoods_come_first_and_may_be_of_more_lines(tmp_path):
+    more = ITEMS + [("general", "A", f"more {q}") for q in range(7)]
+    rng = np.random.default_rng(torch.randint(1000, ()).item())
+    base = dict(zip(more, rng.uniform(2, 4, len(more))))
+    runs = [fake_run(tmp_path / name, method, dict.fromkeys(ITEMS, 1.0), seed=seed)
+            for name, method, seed in (("a", "lora", 1), ("b", "hycora", 1), ("c", "hycora", 2))]
+    for run, shift in zip(runs, (0, 0.3, 0.1)):
+        write_likelihoods(run / "likelihood.jsonl", {item: value - shift for item, value in reversed(base.items())}, zero=0.5 + shift)
+    result = compare(runs, per_role=True)
+    rows = {(r["method"], r["split"], r["role"]): r for r in result["likelihood"]["rows"]}
+    row, lora = rows["hycora", "general", "A"], rows["lora", "general", "A"]
+    assert (row["n"], row["seeds"]) == (47, 2) and row["right"]["mean"] == pytest.approx(lora["right"]["mean"] - 0.2)
+    assert row["right"]["std"] == pytest.approx(0.2 / 2 ** 0.5) and lora["right"]["std"] is None
+    assert row["wrong - right"]["mean"] == pytest.approx(1.5) and row["role accuracy"]["mean"] == 100
+    found, *_ = [d for d in result["likelihood"]["differences"] if d["role"] == "all"]
+    assert found["right"]["difference"] == pytest.approx(-0.2) and found["right"]["interval"] == pytest.approx([-0.3, -0.1])
+    assert found["zero - right"]["interval"] == pytest.approx([0.1, 0.3])
+
+    first, second, *_ = tables(result)
+    assert first[0][0] == "nats per token" and "-0.200 [-0.300, -0.100] *" in second[1]
+    write_likelihoods(runs[0] / "likelihood.jsonl", dict.fromkeys(ITEMS[1:], 2.0))
+    with pytest.raises(ValueError, match="of other test lines"):
+        compare(runs)
+    for bad, message in (("{}", "'right' is missing"), ('{"right": 1, "wrong": 2, "zero": 1}', "likelihood.jsonl:1"),
+                         ('{"right": 1, "wrong": ["x"], "zero": 1}', "is 'x'"), ('{"right": -1, "wrong": [], "zero": 1}', "is -1")):
+        (runs[0] / "likelihood.jsonl").write_text(bad + "\n")
+        with pytest.raises(ValueError, match=message):
+            compare(runs)
+
+
+def test_files_of_answers_have_their_likelihoods_beside_them(tmp_path):
+    names = {"predictions_backbone.jsonl": "likelihood_backbone.jsonl", "predictions.jsonl": "likelihood.jsonl", "x.jsonl": "x.likelihood.jsonl"}
+    assert {name: file_beside(tmp_path / name).name for name in names} == names
 
 
 # ------------------------------------------------------------------------------------------------------- check_data

@@ -7,11 +7,11 @@ A row is a method on a split: runs that differ only in their seed are one row, t
 first is the one that the others are compared with; the untouched backbone is added if the first run's folder has its
 answers to the same items. A .jsonl in the form of predictions.jsonl (a service's answers, say) may stand for a run.
 
-Where the data say which words make an answer right, "fact" is the percent of right answers, and each kind of knowledge
-that they name is a row of its own.
+First comes the likelihood of the references, if it was measured (tools/likelihoods.py). Where the data say which words
+make an answer right, "fact" is the percent of right answers, and each kind of knowledge that they name is a row.
 
-The interval of a difference is a paired bootstrap over the test items, after averaging each item over the seeds: it
-says how far another draw of questions could move it, not how far another seed could.
+The interval of a difference is a bootstrap that draws test items and seeds anew, together: it says how far another
+draw of questions and other seeds could move it. Of a single seed it knows the questions alone.
 """
 from console import Parser, one_line_errors, render_table
 
@@ -28,7 +28,8 @@ from checkpoint import read_run
 from eval import read_predictions
 from files import read_jsonl, reading
 from hycora_layer import METHODS
-from metrics import METRICS, bootstrap
+from metrics import METRICS, bootstrap_difference
+from tools.likelihoods import compare_likelihoods, file_beside, likelihood_tables, read_likelihood
 
 TITLES = {"bleu4": "BLEU-4", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "fact": "fact"}
 
@@ -47,6 +48,7 @@ class Run:
     by: str                             # what made it: run, data, seed, decoding
     trainable: int | None = None
     tokens_per_s: float | None = None
+    read: tuple | None = None           # (items, values) of `read_likelihood`
 
 
 def name_of(config):
@@ -55,6 +57,8 @@ def name_of(config):
     name = config["method"] + (" w/o HCL" if "hyper" in sources and not config["lambda_max"] else "")
     if config["role_in_prompt"] != (set(sources) == {"shared"}):
         name += " + role in prompt" if config["role_in_prompt"] else " - role in prompt"
+    if config["role_in_prompt"] and not config["profiles_in_prompt"]:
+        name += ", name only"
     return name
 
 
@@ -67,8 +71,17 @@ def read_lines(path):
 
 
 def read(path):
-    """The Run of a run folder or of a file of predictions."""
+    """The Run of a run folder or of a file of predictions, with its likelihoods, if they were measured."""
     path = Path(path)
+    run = read_answers(path)
+    likelihoods = file_beside(path if path.suffix == ".jsonl" else path / "predictions.jsonl")
+    if likelihoods.is_file():
+        run.read = read_likelihood(likelihoods)
+    return run
+
+
+def read_answers(path):
+    """The Run of a run folder or of a file of predictions, without likelihoods."""
     if path.suffix == ".jsonl":
         return Run("backbone" if path.stem == "predictions_backbone" else path.stem, str(path), None, *read_lines(path))
     config = read_run(path)
@@ -88,9 +101,12 @@ def read(path):
                statistics.median(speeds) if speeds else None)
 
 
-def grouped(paths):
-    """{name: [Run of each seed]}, in order. ValueError unless all answered the same items, each run its own seed."""
+def grouped(paths, names=None):
+    """{name: [Run of each seed]}, in order; names: those of `paths`, in place of the methods'. ValueError unless all
+    answered the same items, each run its own seed."""
     runs, groups = [read(path) for path in paths], {}
+    for run, name in zip(runs, names or []):
+        run.name = name
     for path, run in zip(paths, runs):
         if run.items != runs[0].items:
             common = len(set(run.items) & set(runs[0].items))
@@ -137,37 +153,64 @@ def deviations_of(runs, chosen):
     return {metric: statistics.stdev(of_seed[metric] for of_seed in means) for metric in means[0]}
 
 
-def differences_of(scores):
-    """{metric: {"difference", "interval"}} of rows of paired differences."""
+def differences_of(scores, others):
+    """{metric: {"difference", "interval"}} of the scores (seeds, items, metrics) of two methods."""
     found = {}
-    for metric, mean in means_of(scores).items():
-        column = scores[:, list(TITLES).index(metric)]
-        found[metric] = {"difference": mean, "interval": tuple(bootstrap(column[~np.isnan(column)]))}
+    for metric, mean in means_of(scores.mean(0) - others.mean(0)).items():
+        column = list(TITLES).index(metric)
+        known = ~np.isnan(scores[0, :, column])
+        interval = bootstrap_difference(scores[:, known, column], others[:, known, column])
+        found[metric] = {"difference": mean, "interval": tuple(interval)}
     return found
 
 
-def compare(paths, per_role=False):
-    """{"rows": [...], "differences": [...], "provenance": {method: [...]}}, in percent; differences to the first."""
-    groups, rows, differences = grouped(paths), [], []
+def likelihoods_of(groups, per_role):
+    """`compare_likelihoods` of the methods of which every run has likelihoods; None where the first one has not.
+
+    ValueError unless they are of the same lines.
+    """
+    measured = {}
+    for name, runs in groups.items():
+        if all(run.read for run in runs):
+            measured[name] = [run.read for run in runs]
+    first = next(iter(groups))
+    if first not in measured:
+        return None
+    items = measured[first][0][0]
+    for name, of_runs in measured.items():
+        if any(other != items for other, _ in of_runs):
+            raise ValueError(f"the likelihoods of {name} are of other test lines than those of {first}: measure both "
+                             f"on the same lines")
+    values = {name: [of_run for _, of_run in of_runs] for name, of_runs in measured.items()}
+    return compare_likelihoods(values, selections(items, per_role))
+
+
+def compare(paths, per_role=False, names=None):
+    """{"rows": [...], "differences": [...], "provenance": {method: [...]}}, in percent; differences to the first. With
+    "likelihood", {"rows", "differences"} in nats, where it was measured. names: as for `grouped`."""
+    groups, rows, differences = grouped(paths, names), [], []
     (reference, first), *_ = groups.items()
-    means = {name: np.mean([r.scores for r in runs], 0) for name, runs in groups.items()}      # over seeds: (items, 5)
+    scores = {name: np.stack([r.scores for r in runs]) for name, runs in groups.items()}    # (seeds, items, metrics)
     for where, chosen in selections(first[0].items, per_role):
         for name, runs in groups.items():
             speeds = [r.tokens_per_s for r in runs if r.tokens_per_s]
-            rows.append({"method": name, **where, "n": len(chosen), "seeds": len(runs), **means_of(means[name][chosen]),
+            rows.append({"method": name, **where, "n": len(chosen), "seeds": len(runs),
+                         **means_of(scores[name][:, chosen].mean(0)),
                          "std": deviations_of(runs, chosen), "trainable": runs[0].trainable,
                          "tokens_per_s": statistics.median(speeds) if speeds else None})
             if name != reference:
-                paired = means[name][chosen] - means[reference][chosen]
                 differences.append({"method": name, "minus": reference, **where, "n": len(chosen),
-                                    **differences_of(paired)})
+                                    **differences_of(scores[name][:, chosen], scores[reference][:, chosen])})
     provenance = {name: [run.by for run in runs] for name, runs in groups.items()}
-    return {"rows": rows, "differences": differences, "provenance": provenance}
+    result = {"rows": rows, "differences": differences, "provenance": provenance}
+    if likelihoods := likelihoods_of(groups, per_role):
+        result["likelihood"] = likelihoods
+    return result
 
 
 def tables(result):
-    """The two tables of `compare` as lists of rows of text, headings first; * where an interval of at least FEW_ITEMS
-    items leaves 0 out."""
+    """The tables of `compare` as lists of rows of text, headings first, likelihoods before all; * where an interval of
+    at least FEW_ITEMS items leaves 0 out."""
     has_facts = any("fact" in r for r in result["rows"])
     has_kinds = any(r["kind"] != "all" for r in result["rows"])
     metrics = [m for m in TITLES if m != "fact" or has_facts]
@@ -199,7 +242,8 @@ def tables(result):
     for d in result["differences"]:
         differences.append([f"{d['method']} - {d['minus']}", *(d[key] for key in keys),
                             *(difference(d, metric) for metric in metrics)])
-    return [t for t in (scores, differences) if len(t) > 1]
+    first = likelihood_tables(result["likelihood"], FEW_ITEMS) if "likelihood" in result else []
+    return first + [t for t in (scores, differences) if len(t) > 1]
 
 
 def paper_table(result, number):

@@ -3,6 +3,7 @@
     python -m tools.reproduce tiny [--seeds 5] [--jobs 2] [--only hycora,lora]
     python -m tools.reproduce real-cpu --model FOLDER_OR_ID --data DIR         # and any key of train.py, for all runs
 
+The studies are in tools/studies.py, what each asks and what it costs in docs/studies.md.
 Runs go to --out, runs/reproduce/STUDY/POINT/VARIANT/SEED. The same command again keeps what is finished, resumes what
 was interrupted, and trains what is missing. Then results/STUDY.json gets every mean, deviation and interval of all that
 is scored so far, and `tools.results` fills the tables in from there.
@@ -17,7 +18,6 @@ import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import train
@@ -29,40 +29,7 @@ from files import read_json, read_jsonl, write_json
 from metrics import aggregate
 from tools.compare import compare
 from tools.results import RESULTS, fill_tables
-
-VARIANTS = {name: f"--method {name}" for name in ("hycora", "lora", "ind-lora", "neeko", "rsp-a-rsp-b", "mrs-a-rsp-b")}
-VARIANTS |= {"hycora w/o HCL": "--method hycora --lambda-max 0"}
-THREE = ("hycora", "lora", "hycora w/o HCL")
-FEW = ("hycora", "lora", "ind-lora")
-SHARERS = ("hycora", "mrs-a-rsp-b", "lora")
-
-
-@dataclass(frozen=True)
-class Study:
-    """Every variant at every point with every seed; `arguments`, of train.py, are common to all of them."""
-    arguments: str
-    variants: tuple = tuple(VARIANTS)
-    seeds: tuple = (1,)
-    points: dict = field(default_factory=lambda: {"all": ""})
-
-
-REAL = "--config configs/smollm2-135m-en.json"
-CHINESE = "--config configs/qwen2.5-0.5b-zh.json"
-TINY = "--config configs/tiny.json"
-CPU = "--splits role_specific --lambda-start-epoch 0.2 --precision bf16"     # which wants AVX512-BF16 or AMX
-STUDIES = {
-    "tiny": Study(TINY, seeds=(1, 2, 3, 4, 5)),
-    "tiny-lr": Study(TINY, seeds=(0,), points={lr: f"--lr {lr}" for lr in ("0.001", "0.009")}),
-    "tiny-rank": Study(TINY, SHARERS, points={r: f"--rank {r}" for r in ("16", "64")}),
-    "tiny-data": Study(f"{TINY} --max-steps 750", FEW, (1, 2),
-                       {n: f"--samples-per-role {n}" for n in ("4", "8", "16", "32")}),
-    "tiny-roles": Study(f"{TINY} --language en --max-steps 750", FEW, (1, 2),
-                        {n: f"--role-subset {n}" for n in ("2", "4", "6")}),
-    "real": Study(REAL, THREE, (1, 2, 3)),
-    "real-cpu": Study(f"{REAL} --role-subset 10 {CPU} --max-steps 200 --score-limit 100", THREE),
-    "zh": Study(CHINESE, THREE, (1, 2, 3)),
-    "zh-cpu": Study(f"{CHINESE} {CPU} --max-steps 75 --score-limit 100", THREE),
-}
+from tools.studies import STUDIES, VARIANTS
 
 
 def matches(run, arguments):
@@ -87,6 +54,23 @@ def make(run, arguments, threads):
     if not (run / "scores.json").is_file():                # (stopped by a signal, it ends well, but has not ended)
         last = Path(log.name).read_text("utf8").splitlines()[-1:]
         return f"{run}.log: {' '.join(last)} (exit code {done.returncode})"
+
+
+def in_context(run, shots, threads):
+    """Scores the untouched backbone of a run with `shots` of the role's training lines in its prompt, on the test lines
+    of the run, if that is still to do. Returns the file of its answers, or raises ValueError."""
+    answers = run / f"backbone-{shots}-shots.jsonl"
+    if not answers.is_file():
+        config = read_run(run)
+        arguments = ["--run", run, "--backbone", "--shots", shots, "--limit", config["score_limit"], "--likelihood",
+                     "--likelihood-limit", config["likelihood_limit"], "--out", answers.with_suffix(".json")]
+        print(f"eval.py {shlex.join(map(str, arguments))}", flush=True)
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        done = subprocess.run([sys.executable, "eval.py", *map(str, arguments)], env=environment, text=True,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        if done.returncode:
+            raise ValueError(done.stderr.strip().rpartition("\n")[2])
+    return answers
 
 
 def minutes(run):
@@ -120,19 +104,32 @@ def rolegpt(config):
     return rows
 
 
-def gather(folders):
-    """What `compare` says of {variant: its runs}, and for each variant how distinct its roles are and what it cost."""
-    result, more = compare([run for runs in folders.values() for run in runs]), {}
+def gather(folders, answers=()):
+    """What `compare` says of {variant: its runs} and of files of answers, and for each variant how distinct its roles
+    are and what it cost. Where there are answers of the backbone, those that training leaves are not shown too."""
+    paths, names = [], []
+    for name, runs in folders.items():
+        paths += runs
+        names += [name] * len(runs)
+    result, more = compare([*paths, *answers], names=[*names, *(path.stem for path in answers)]), {}
     for name, runs in folders.items():
         scores = [read_json(run / "scores.json", "the scores of a run") for run in runs]
         more[name] = {
             "as the wrong role": over_seeds([s["swap"]["wrong"]["rougeL"] for s in scores if "swap" in s]),
-            "role accuracy": over_seeds([100 * s["likelihood"]["role_accuracy"] for s in scores if "likelihood" in s]),
+            "role accuracy": over_seeds([100 * s["likelihood"]["role_accuracy"] for s in scores
+                                         if "role_accuracy" in s.get("likelihood", {})]),
             "retrieval": over_seeds([100 * s["retrieval_top1"] for s in scores if "retrieval_top1" in s]),
+            "retrieval, read as another": over_seeds([100 * s["retrieval_swapped"]["reader"] for s in scores
+                                                      if "retrieval_swapped" in s]),
             "minutes": over_seeds([minutes(run) for run in runs]),
             "commits": sorted({str(read_run(run)["git_commit"])[:12] for run in runs})}
     rows = result["rows"] + rolegpt(read_run(next(iter(folders.values()))[0]))
-    return {"rows": rows, "differences": result["differences"], "runs": more}
+    differences = result["differences"]
+    if answers:
+        rows = [row for row in rows if row["method"] != "backbone"]
+        differences = [d for d in differences if d["method"] != "backbone"]
+    found = {"rows": rows, "differences": differences, "runs": more}
+    return {"likelihood": result["likelihood"], **found} if "likelihood" in result else found
 
 
 @one_line_errors("tools.reproduce")
@@ -169,9 +166,13 @@ def main():
             points.setdefault(at, {})[variant] = runs
         if unlike := [run for run in runs if not matches(run, job(at, variant, run.name)[1])]:
             raise ValueError(f"{unlike[0]} was made with other keys: move it away, or choose another --out")
+    answers = {}
+    for at, of_variants in points.items():
+        first = next(iter(of_variants.values()))[0]
+        answers[at] = [in_context(first, shots, threads) for shots in study.shots]
     more = [Path(key).name if os.path.isabs(key) else key for key in keys]           # no machine's folders
     result = {"study": args.study, "arguments": " ".join([study.arguments, *more]),
-              "torch": train.torch.__version__, "points": {at: gather(of) for at, of in points.items()}}
+              "torch": train.torch.__version__, "points": {at: gather(of, answers[at]) for at, of in points.items()}}
     if points:
         RESULTS.mkdir(exist_ok=True)
         write_json(RESULTS / f"{args.study}.json", result)

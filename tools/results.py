@@ -2,8 +2,8 @@
 
     python -m tools.results
 
-A table goes between "<!-- table NAME -->" and "<!-- end -->"; NAME is a study, "STUDY differences", or "STUDY kinds",
-which has the facts of each kind of knowledge. None is typed.
+A table goes between "<!-- table NAME -->" and "<!-- end -->"; NAME is a study, "STUDY likelihood", "STUDY differences",
+or "STUDY kinds", which has the facts of each kind of knowledge. None is typed.
 """
 from console import render_table
 
@@ -12,6 +12,8 @@ import re
 from pathlib import Path
 
 from files import write_text
+from tools.compare import FEW_ITEMS, TITLES
+from tools.likelihoods import likelihood_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -37,20 +39,38 @@ def whole_splits(rows):
     return [r for r in rows if r.get("kind", "all") == "all"]
 
 
+def printed_metrics(rows):
+    """The metrics that the tables show: ROUGE-L, and facts where there are any, else BLEU-4."""
+    return ("rougeL", "fact") if any("fact" in r for r in rows) else ("rougeL", "bleu4")
+
+
+def nats_of(point):
+    """{(method, split): "1.234 ± 0.005"}, the nats per token of the references as the right role; {} where unknown."""
+    cells = {}
+    for row in point.get("likelihood", {"rows": []})["rows"]:
+        if row["kind"] == row["role"] == "all":
+            mean, deviation = row["right"]["mean"], row["right"]["std"]
+            cells[row["method"], row["split"]] = f"{mean:.3f}" + (f" ± {deviation:.3f}" if deviation else "")
+    return cells
+
+
 def score_table(point):
-    """Methods by ROUGE-L and BLEU-4 (or facts) of each split, how distinct the roles are, and what training took."""
+    """Methods by nats per token (if measured), ROUGE-L and BLEU-4 (or facts) of each split, how distinct the roles are,
+    and what training took."""
     rows, runs = whole_splits(point["rows"]), point["runs"]
     splits = list(dict.fromkeys(r["split"] for r in rows))
-    metrics = {"rougeL": "ROUGE-L", "bleu4": "BLEU-4"}
-    if any("fact" in r for r in rows):
-        metrics = {"rougeL": "ROUGE-L", "fact": "fact"}
-    columns = ("as the wrong role", "role accuracy", "retrieval", "minutes")
-    more = [m for m in columns if any(run[m] for run in runs.values())]
-    heads = [f"{split.replace('_', '-')} {title}" for split in splits for title in metrics.values()]
+    metrics = printed_metrics(rows)
+    nats = nats_of(point)
+    columns = ("as the wrong role", "role accuracy", "retrieval", "retrieval, read as another", "minutes")
+    more = [m for m in columns if any(run.get(m) for run in runs.values())]
+    names = [split.replace("_", "-") for split in splits]
+    heads = [f"{name} nats" for name in names if nats]
+    heads += [f"{name} {TITLES[metric]}" for name in names for metric in metrics]
     table = [["method", *heads, *more, "trainable", "seeds"]]
     for method in dict.fromkeys(r["method"] for r in rows):
         of = {r["split"]: r for r in rows if r["method"] == method}
-        scores = [score_cell(of.get(split), metric) for split in splits for metric in metrics]
+        scores = [nats.get((method, split), "-") for split in splits if nats]
+        scores += [score_cell(of.get(split), metric) for split in splits for metric in metrics]
         run, row = runs.get(method, {}), next(iter(of.values()))
         trainable = f"{row['trainable'] / 1e6:.2f} M" if row["trainable"] else "-"
         table.append([method, *scores, *(cell(run.get(m)) for m in more), trainable, str(row["seeds"])])
@@ -69,25 +89,42 @@ def kind_table(point):
 
 
 def difference_table(point):
-    """What each method has over the first in ROUGE-L, with its paired interval; * where that leaves 0 out."""
+    """What each method has over the first in every metric that is shown, with its interval; * where that leaves 0
+    out, of at least FEW_ITEMS items."""
     differences = whole_splits(point["differences"])
-    splits = list(dict.fromkeys(d["split"] for d in differences))
-    table = [["ROUGE-L, 95 % interval", *(s.replace("_", "-") for s in splits)]]
+    columns = [(split, metric) for split in dict.fromkeys(d["split"] for d in differences)
+               for metric in printed_metrics(differences)]
+    heads = [f"{split.replace('_', '-')} {TITLES[metric]}" for split, metric in columns]
+    table = [["difference, 95 % interval", *heads]]
     for method, minus in dict.fromkeys((d["method"], d["minus"]) for d in differences):
-        of = {d["split"]: d["rougeL"] for d in differences if d["method"] == method}
-        shown = (f"{d['difference']:+.1f} [{d['interval'][0]:+.1f}, {d['interval'][1]:+.1f}]"
-                 + " *" * (not d["interval"][0] <= 0 <= d["interval"][1]) for d in map(of.get, splits))
-        table.append([f"{method} - {minus}", *shown])
+        of = {d["split"]: d for d in differences if d["method"] == method}
+        table.append([f"{method} - {minus}", *(difference_cell(of[split], metric) for split, metric in columns)])
     return table
 
 
+def difference_cell(d, metric):
+    """A metric's difference with its interval; "-" where there is none."""
+    if metric not in d:
+        return "-"
+    low, high = d[metric]["interval"]
+    star = " *" if not low <= 0 <= high and d.get("n", FEW_ITEMS) >= FEW_ITEMS else ""
+    return f"{d[metric]['difference']:+.1f} [{low:+.1f}, {high:+.1f}]{star}"
+
+
 def curve_table(points):
-    """ROUGE-L of every method at every point."""
-    rows = {at: whole_splits(point["rows"]) for at, point in points.items()}
-    keys = list(dict.fromkeys((r["method"], r["split"]) for of_point in rows.values() for r in of_point))
-    of = {(r["method"], r["split"], at): score_cell(r, "rougeL") for at, of_point in rows.items() for r in of_point}
-    return [["ROUGE-L", "split", *points]] + [[m, s.replace("_", "-"), *(of.get((m, s, at), "-") for at in points)]
-                                              for m, s in keys]
+    """ROUGE-L of every method at every point; before it, where it was measured, nats per token."""
+    cells = {}
+    for at, point in points.items():
+        for (method, split), text in nats_of(point).items():
+            cells.setdefault((method, split, "nats"), {})[at] = text
+    for at, point in points.items():
+        for row in whole_splits(point["rows"]):
+            cells.setdefault((row["method"], row["split"], "ROUGE-L"), {})[at] = score_cell(row, "rougeL")
+
+    table = [["method", "split", "measure", *points]]
+    for (method, split, measure), of in cells.items():
+        table.append([method, split.replace("_", "-"), measure, *(of.get(at, "-") for at in points)])
+    return table
 
 
 def conditions(result):
@@ -106,8 +143,12 @@ def fill_tables():
         table = curve_table(points) if len(points) > 1 else score_table(*points.values())
         tables[path.stem] = f"{render_table(table, True)}\n\n{conditions(result)}"
         if len(points) == 1:
-            tables[f"{path.stem} differences"] = render_table(difference_table(*points.values()), True)
-            kinds = kind_table(*points.values())
+            (point,) = points.values()
+            tables[f"{path.stem} differences"] = render_table(difference_table(point), True)
+            if "likelihood" in point:
+                both = likelihood_tables(point["likelihood"], FEW_ITEMS)
+                tables[f"{path.stem} likelihood"] = "\n\n".join(render_table(table, True) for table in both)
+            kinds = kind_table(point)
             if kinds:
                 tables[f"{path.stem} kinds"] = render_table(kinds, True)
     for path in (ROOT / "README.md", ROOT / "RESULTS.md"):

@@ -1,0 +1,63 @@
+"""tools.voice: a classifier of roles, beside its ceiling, its leak and chance."""
+import json
+import random
+
+import pytest
+from conftest import command, write_rolebench
+
+from data import Sample
+from tools.voice import spread, voices
+
+pytest.importorskip("sklearn")
+WORDS = "sea ship wind stone river bread lamp door night horse".split()
+VOICES = {"Pirate": "arr matey {}!", "Robot": "beep. {} computed.", "Poet": "o gentle {}, thou"}
+
+
+def line(role, topic, split="general", question=None):
+    return Sample(split, role, question or f"What of the {topic}?", (VOICES[role].format(topic),), "en")
+
+
+def predictions_of(samples, answer_as=None):
+    return [{"split": s.split, "language": "en", "role": s.role, "question": s.question, "references": list(s.answers),
+             "answer": VOICES[answer_as or s.role].format(random.choice(WORDS))} for s in samples]
+
+
+def test_voices_are_told_apart_where_there_are_any():
+    """Three clear voices: named right in character, and as the pirate where all answer as one. Only one split's questions say who is asked."""
+    train = [line(role, f"{a} {b}") for role in VOICES for a in WORDS[:8] for b in WORDS[:4]]
+    train += [line(role, f"{a} {b}", "role_specific", f"{role}, what of the {a}?") for role in VOICES for a in WORDS[:8] for b in WORDS[:4]]
+    test = [line(role, a) for role in VOICES for a in WORDS] + [line(role, a, "role_specific", f"{role}, is there {a}?") for role in VOICES for a in WORDS]
+    test += [line("Pirate", "tide")]
+    rows = voices(train, {"good": predictions_of(test), "flat": predictions_of(test, "Pirate")})
+    found = {(row["split"], row["text"]): row["accuracy"] for row in rows}
+    assert list(found)[:5] == [("general", text) for text in ("good", "flat", "ceiling", "leak", "chance")]
+    assert found["general", "good"] == found["general", "ceiling"] == 100
+    assert found["general", "flat"] == pytest.approx(100 * 11 / 31) == found["general", "chance"]
+    assert found["role_specific", "leak"] == 100 and found["general", "leak"] < 60
+    low, high = next(row["interval"] for row in rows if row["text"] == "flat")
+    assert low < found["general", "flat"] < high
+
+
+def test_a_split_of_one_role_is_left_out_and_unknown_roles_too():
+    train = [line(role, a) for role in ("Pirate", "Robot") for a in WORDS] + [line("Poet", a, "role_specific") for a in WORDS]
+    test = [line(role, a) for role in VOICES for a in WORDS] + [line("Poet", a, "role_specific") for a in WORDS]
+    rows = voices(train, {"run": predictions_of(test)})
+    assert {(row["split"], row["n"], row["roles"]) for row in rows} == {("general", 20, 2)}
+    assert spread(list(range(10)), 4) == [0, 2, 5, 7] and spread([1, 2], 4) == [1, 2]
+
+
+def test_the_command_reads_a_run(tmp_path):
+    lines = [(role, f"What of the {a}?", [VOICES[role].format(a)]) for role in VOICES for a in WORDS]
+    for part, some in (("train", lines), ("test", lines[::3])):
+        write_rolebench(tmp_path / "data", some, part=part)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"model": "m", "data": str(tmp_path / "data"), "language": "en", "splits": ["role_specific"]}))
+    (run / "roles.json").write_text(json.dumps({role: i for i, role in enumerate(VOICES)}))
+    assert "not scored yet" in command("tools.voice", "--runs", run, ok=False).stderr
+
+    answered = [{"split": "role_specific", "role": r, "question": q, "references": a, "answer": a[0]} for r, q, a in lines[::3]]
+    (run / "predictions.jsonl").write_text("".join(json.dumps(p) + "\n" for p in answered))
+    done = command("tools.voice", "--runs", run)
+    assert "role named from" in done.stdout and "100.0 [100.0, 100.0]" in done.stdout and "chance" in done.stdout
+    assert len(json.loads(command("tools.voice", "--runs", run, "--format", "json").stdout)) == 4

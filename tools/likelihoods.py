@@ -1,0 +1,124 @@
+"""The likelihoods of runs side by side: the first tables of tools.compare.
+
+    right           nats per token of the references as their own role; lower is better
+    wrong - right   how much less likely they are as other roles
+    zero - right    how much less likely as no role: what the role-specific part contributes
+    role accuracy   percent of lines that are likeliest as their own role
+"""
+import math
+import statistics
+from pathlib import Path
+
+import numpy as np
+
+from files import check_numbers, read_jsonl, reading
+from metrics import bootstrap_difference
+
+COLUMNS = ("right", "wrong - right", "zero - right", "role accuracy")
+NATS = COLUMNS[:3]
+
+
+def file_beside(predictions):
+    """Where the likelihoods are that belong to a file of predictions."""
+    path = Path(predictions)
+    if path.name.startswith("predictions"):
+        return path.with_name(path.name.replace("predictions", "likelihood", 1))
+    return path.with_suffix(".likelihood.jsonl")
+
+
+def read_likelihood(path):
+    """(items, values) of a likelihood.jsonl: [(split, role, question, kind)] in sorted order, and (n, COLUMNS) numbers,
+    NaN where there is no wrong role. FileError if a line is none."""
+    found = []
+    for place, line in read_jsonl(path):
+        with reading(place, '{"split", "role", "question", "right", "wrong": [...], "zero"}'):
+            nats = dict(enumerate([line["right"], line["zero"], *line["wrong"]]))
+            check_numbers(nats, dict.fromkeys(nats, (float, 0, 1e6)))
+            item = (line["split"], line["role"], line["question"], line.get("kind", ""))
+            found.append((item, values_of(line["right"], line["wrong"], line["zero"])))
+    found.sort(key=lambda pair: pair[0])
+    return [item for item, _ in found], np.array([values for _, values in found])
+
+
+def values_of(right, wrong, zero):
+    """A line's number in each of COLUMNS."""
+    if not wrong:
+        return right, math.nan, zero - right, math.nan
+    return right, sum(wrong) / len(wrong) - right, zero - right, 100.0 * (right < min(wrong))
+
+
+def compare_likelihoods(groups, selections):
+    """{"rows", "differences"} of {method: [(n, COLUMNS) values of each seed]}; differences to the first method.
+
+    selections: [({"split", "role", "kind"}, indices of its items)]. Intervals draw items and seeds anew, together.
+    """
+    rows = []
+    differences = []
+    reference = next(iter(groups))
+    for where, chosen in selections:
+        for name, seeds in groups.items():
+            values = np.stack(seeds)[:, chosen]                          # (seeds, items, columns)
+            row = {"method": name, **where, "n": len(chosen), "seeds": len(seeds)}
+            rows.append(row | {column: summary(values[..., c]) for c, column in enumerate(COLUMNS)})
+            if name != reference:
+                others = np.stack(groups[reference])[:, chosen]
+                row = {"method": name, "minus": reference, **where, "n": len(chosen)}
+                differences.append(row | {column: difference(values[..., c], others[..., c])
+                                          for c, column in enumerate(COLUMNS)})
+    return {"rows": rows, "differences": differences}
+
+
+def summary(values):
+    """{"mean", "std" over the seeds, "interval"} of values (seeds, items) of one column; None without any."""
+    values = values[:, ~np.isnan(values).any(0)]
+    if not values.size:
+        return None
+    means = values.mean(1).tolist()
+    return {"mean": statistics.mean(means), "std": statistics.stdev(means) if len(means) > 1 else None,
+            "interval": bootstrap_difference(values, np.zeros_like(values))}
+
+
+def difference(values, others):
+    """{"difference", "interval"} of two methods' values (seeds, items) of one column; None without any."""
+    known = ~np.isnan(values).any(0) & ~np.isnan(others).any(0)
+    if not known.any():
+        return None
+    values = values[:, known]
+    others = others[:, known]
+    return {"difference": (values.mean() - others.mean()).item(), "interval": bootstrap_difference(values, others)}
+
+
+def likelihood_tables(found, few=0):
+    """The two tables of `compare_likelihoods` as rows of text, headings first; * where an interval of at least `few`
+    items leaves 0 out."""
+    has_roles = any(row["role"] != "all" for row in found["rows"])
+    has_kinds = any(row["kind"] != "all" for row in found["rows"])
+    keys = ["split", *(["role"] if has_roles else []), *(["kind"] if has_kinds else [])]
+
+    rows = [["nats per token", *keys, "lines", "seeds", "right role", *COLUMNS[1:]]]
+    for row in found["rows"]:
+        cells = [number(row[column], ".3f") for column in NATS] + [number(row["role accuracy"], ".1f")]
+        rows.append([row["method"], *(row[key] for key in keys), str(row["n"]), str(row["seeds"]), *cells])
+
+    differences = [["difference in nats, 95 % interval", *keys, "right role", *NATS[1:]]]
+    for d in found["differences"]:
+        cells = [change(d[column], d["n"] >= few) for column in NATS]
+        differences.append([f"{d['method']} - {d['minus']}", *(d[key] for key in keys), *cells])
+    return [table for table in (rows, differences) if len(table) > 1]
+
+
+def number(found, form):
+    """A mean with its deviation over the seeds, as text."""
+    if found is None:
+        return "-"
+    deviation = "" if found["std"] is None else f" ± {found['std']:{form}}"
+    return f"{found['mean']:{form}}{deviation}"
+
+
+def change(found, starred=True):
+    """A difference with its interval, as text."""
+    if found is None:
+        return "-"
+    low, high = found["interval"]
+    star = " *" if starred and not low <= 0 <= high else ""
+    return f"{found['difference']:+.3f} [{low:+.3f}, {high:+.3f}]{star}"

@@ -1,0 +1,71 @@
+"""The studies that tools.reproduce runs: which methods, seeds and settings answer which question.
+
+docs/studies.md says for each what it asks, what it expects and what it costs, written before it was run.
+"""
+from dataclasses import dataclass, field
+
+VARIANTS = {name: f"--method {name}" for name in ("hycora", "lora", "ind-lora", "neeko", "rsp-a-rsp-b", "mrs-a-rsp-b")}
+VARIANTS |= {
+    "hycora w/o HCL": "--method hycora --lambda-max 0",
+    "hycora + role in prompt": "--method hycora --role-in-prompt true",
+    "lora, name only": "--method lora --profiles-in-prompt false",
+    # other settings of the contrastive loss
+    "HCL from step 1": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3",
+    "HCL mean": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3 --pool mean",
+    "HCL before_eos": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3 --pool before_eos",
+    "HCL tau 0.03": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3 --tau 0.03",
+    "HCL tau 1": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3 --tau 1",
+    "HCL lambda 3": "--method hycora --lambda-start-epoch 0 --lambda-min 3 --lambda-max 3",
+}
+ALL = ("hycora", "lora", "ind-lora", "neeko", "rsp-a-rsp-b", "mrs-a-rsp-b", "hycora w/o HCL")
+THREE = ("hycora", "lora", "hycora w/o HCL")
+FEW = ("hycora", "lora", "ind-lora")
+HALVES = ("hycora", "mrs-a-rsp-b", "rsp-a-rsp-b")
+TEN = ("hycora", "hycora w/o HCL", "lora", "lora, name only", "ind-lora", "mrs-a-rsp-b", "hycora + role in prompt")
+HCL = ("hycora w/o HCL", "hycora", *(name for name in VARIANTS if name.startswith("HCL")))
+
+
+@dataclass(frozen=True)
+class Study:
+    """Every variant at every point with every seed; `arguments`, of train.py, are common to all of them.
+
+    shots: the untouched backbone is scored too, with so many training lines of the role in its prompt.
+    """
+    arguments: str
+    variants: tuple = ALL
+    seeds: tuple = (1,)
+    points: dict = field(default_factory=lambda: {"all": ""})
+    shots: tuple = ()
+
+
+REAL = "--config configs/smollm2-135m-en.json"
+CHINESE = "--config configs/qwen2.5-0.5b-zh.json"
+TINY = "--config configs/tiny.json"
+CPU = "--splits role_specific --lambda-start-epoch 0.2 --precision bf16"     # which wants AVX512-BF16 or AMX
+READ = "--score-limit 100 --likelihood-limit 10000"                         # few answers, every line's likelihood
+STUDIES = {
+    # real models on two cores
+    "many-roles": Study(f"{REAL} {CPU} {READ} --epochs 1", ("hycora", "ind-lora", "hycora w/o HCL", "lora, name only"),
+                        shots=(0, 4)),
+    "ten-roles": Study(f"{REAL} {CPU} {READ} --role-subset 10 --epochs 1", TEN, (1, 2, 3), shots=(0, 4)),
+    "five-roles-zh": Study(f"{CHINESE} {CPU} {READ} --max-steps 75", TEN, (1, 2, 3), shots=(0, 4)),
+
+    # the small world
+    "tiny": Study(f"{TINY} --likelihood-limit 10000", seeds=(1, 2, 3, 4, 5), shots=(0, 4)),
+    "tiny-hcl": Study(f"{TINY} --likelihood-limit 10000", HCL, (1, 2, 3)),
+    "tiny-lr": Study(TINY, seeds=(0,), points={lr: f"--lr {lr}" for lr in ("0.001", "0.003", "0.009", "0.027")}),
+    "tiny-rank": Study(TINY, HALVES, (1, 2, 3, 4, 5),
+                       {r: f"--rank {r} --alpha {2 * int(r)}" for r in ("8", "16", "64")}),
+    "tiny-data": Study(f"{TINY} --max-steps 750", FEW, (1, 2, 3),
+                       {n: f"--samples-per-role {n}" for n in ("4", "8", "16", "32")}),
+    "tiny-roles": Study(f"{TINY} --language en --max-steps 750", FEW, (1, 2, 3),
+                        {n: f"--role-subset {n}" for n in ("2", "4", "6")}),
+
+    # short runs, one seed: results/real-cpu.json and zh-cpu.json
+    "real-cpu": Study(f"{REAL} --role-subset 10 {CPU} --max-steps 200 --score-limit 100", THREE),
+    "zh-cpu": Study(f"{CHINESE} {CPU} --max-steps 75 --score-limit 100", THREE),
+
+    # for a GPU
+    "real": Study(REAL, THREE, (1, 2, 3), shots=(0, 4)),
+    "zh": Study(CHINESE, THREE, (1, 2, 3), shots=(0, 4)),
+}

@@ -1,0 +1,132 @@
+"""Do the answers sound like their role? A classifier that knows roles by their characters' n-grams is asked.
+
+    python -m tools.voice --runs runs/demo runs/lora [--format markdown|json]
+
+For each split and language of the first run's data, a linear classifier learns roles from the training answers. Then
+it names the role of each test line, from the answers of each run and from texts that say what its accuracy is worth:
+
+    ceiling   the references: how well voices can be told apart at all
+    leak      the question alone, by a classifier of questions: what an answer can give away by taking up the question
+    chance    always the role with most test lines
+
+`general` comes first, since all roles are asked the same there; a role-specific question often names its role. Wants
+scikit-learn.
+"""
+from console import Parser, one_line_errors, render_table
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from checkpoint import read_run
+from data import fetch_data, load_samples
+from eval import read_predictions
+from metrics import bootstrap
+
+MOST_ANSWERS = 20_000                   # that a classifier learns from, evenly spread
+
+
+def classifier(texts, roles):
+    """A classifier of texts by role: one linear classifier for each role on tf-idf of character n-grams."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import LinearSVC
+    ngrams = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), min_df=2, max_features=200_000, sublinear_tf=True)
+    return make_pipeline(ngrams, LinearSVC(class_weight="balanced")).fit(texts, roles)
+
+
+def accuracy(model, texts, roles):
+    """{"accuracy", "interval"} in percent of the roles that a classifier finds; the interval is over the lines."""
+    right = [100.0 * (found == role) for found, role in zip(model.predict(texts), roles)]
+    return {"accuracy": sum(right) / len(right), "interval": bootstrap(right)}
+
+
+def spread(items, most):
+    """At most `most` of the items, evenly spread."""
+    n = min(most, len(items))
+    return [items[i * len(items) // n] for i in range(n)]
+
+
+def voices(train, predictions):
+    """Rows {"split", "language", "text", "n", "roles", "accuracy", "interval"} of training samples and {run: predictions}
+    that answer the same lines; "text" is a run, "ceiling", "leak" or "chance".
+
+    A split in which fewer than two roles have training and test lines is left out.
+    """
+    rows = []
+    first = next(iter(predictions.values()))
+    for split, language in dict.fromkeys((p["split"], p["language"]) for p in first):
+        samples = [s for s in train if (s.split, s.language) == (split, language)]
+        known = {s.role for s in samples}
+        lines = {run: [p for p in of_run if (p["split"], p["language"]) == (split, language) and p["role"] in known]
+                 for run, of_run in predictions.items()}
+        tests = next(iter(lines.values()))
+        roles = [p["role"] for p in tests]
+        if len(set(roles)) < 2:
+            continue
+        here = {"split": split, "language": language, "n": len(tests), "roles": len(known)}
+
+        # the answers of each run, and the references
+        pairs = spread([(answer, s.role) for s in samples for answer in s.answers], MOST_ANSWERS)
+        of_answers = classifier(*zip(*pairs))
+        for run, of_run in lines.items():
+            rows.append(here | {"text": run, **accuracy(of_answers, [p["answer"] for p in of_run],
+                                                        [p["role"] for p in of_run])})
+        rows.append(here | {"text": "ceiling", **accuracy(of_answers, [p["references"][0] for p in tests], roles)})
+
+        # what the question gives away, and what no text at all does
+        pairs = spread([(s.question, s.role) for s in samples], MOST_ANSWERS)
+        of_questions = classifier(*zip(*pairs))
+        rows.append(here | {"text": "leak", **accuracy(of_questions, [p["question"] for p in tests], roles)})
+        chance = 100 * max(Counter(roles).values()) / len(roles)
+        rows.append(here | {"text": "chance", "accuracy": chance, "interval": None})
+    return rows
+
+
+def measure(runs):
+    """`voices` of run folders, on the data of the first. ValueError unless they answered the same lines."""
+    config = read_run(runs[0])
+    predictions = {}
+    for run in runs:
+        path = Path(run) / "predictions.jsonl"
+        if not path.is_file():
+            raise ValueError(f"{run} is not scored yet: python eval.py --run {run}")
+        predictions[str(run)] = read_predictions(path, trust=True)
+        asked = [sorted((p["split"], p["role"], p["question"]) for p in predictions[str(other)])
+                 for other in (runs[0], run)]
+        if asked[0] != asked[1]:
+            raise ValueError(f"{run} answers other test lines than {runs[0]}: score both on the same lines")
+    train = load_samples(fetch_data(config["data"]), config["language"], "train", config["splits"],
+                         config["generalization"])
+    return voices([s for s in train if s.role in config["roles"]], predictions)
+
+
+def voice_table(rows):
+    """Rows of `voices` as rows of text, headings first."""
+    table = [["role named from", "split", "language", "lines", "roles", "accuracy, 95 %"]]
+    for row in rows:
+        cell = f"{row['accuracy']:.1f}"
+        if row["interval"]:
+            cell += " [{:.1f}, {:.1f}]".format(*row["interval"])
+        table.append([row["text"], row["split"], row["language"], str(row["n"]), str(row["roles"]), cell])
+    return table
+
+
+@one_line_errors("tools.voice")
+def main():
+    """The command."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--runs", nargs="+", required=True, metavar="RUN", help="scored run folders")
+    parser.add_argument("--format", choices=("text", "markdown", "json"), default="text")
+    args = parser.parse_args()
+    rows = measure(args.runs)
+    if not rows:
+        raise ValueError(f"{args.runs[0]}: no split has training and test lines of two roles")
+    if args.format == "json":
+        print(json.dumps(rows, ensure_ascii=False, indent=1))
+    else:
+        print(render_table(voice_table(rows), args.format == "markdown"))
+
+
+if __name__ == "__main__":
+    main()

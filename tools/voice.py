@@ -48,10 +48,10 @@ def spread(items, most):
 
 
 def voices(train, predictions):
-    """Rows {"split", "language", "text", "n", "roles", "accuracy", "interval"} of training samples and {run: predictions}
-    that answer the same lines; "text" is a run, "ceiling", "leak" or "chance".
+    """Rows of training samples and {run: predictions} that answer the same lines.
 
-    A split in which fewer than two roles have training and test lines is left out.
+    A row is {"split", "language", "text", "n", "roles", "accuracy", "interval"}; "text" is a run, "ceiling", "leak" or
+    "chance". A split in which fewer than two roles have training and test lines is left out.
     """
     rows = []
     first = next(iter(predictions.values()))

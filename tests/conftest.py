@@ -14,6 +14,8 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("PYTEST_ADDOPTS", None)                      # pytest has read it; one that a test starts is a run of its own
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")         # threads that spin while they wait are 30 x slower on a busy machine
+if "PYTEST_XDIST_WORKER" in os.environ:                     # a process for each core: one thread each, also in what they start
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch  # noqa: E402
 

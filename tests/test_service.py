@@ -12,7 +12,7 @@ from conftest import ROOT, command, write_rolebench
 
 import eval as evaluation
 from files import locked
-from tools import collect, judge
+from tools import collect, judge, resumable
 from tools import service as services
 from tools.service import MOST_BYTES, chat_completion, check_endpoint, read_key
 
@@ -263,7 +263,7 @@ def test_an_interrupt_waits_for_no_answer():
         time.sleep(30)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        list(services.map_in_threads(work, range(8), 8, "asking"))
+        list(resumable.map_in_threads(work, range(8), 8, "asking"))
     assert time.monotonic() - started < 5
 
 

@@ -12,7 +12,8 @@ import sys
 from data import SPLITS, Sample, fetch_data, load_profiles, load_test_samples, persona_of
 from eval import make_prediction
 from generate import add_decoding_arguments, decoding_from_args
-from tools.service import chat_completion, check_endpoint, read_key, resumable_map
+from tools.resumable import resumable_map
+from tools.service import chat_completion, check_endpoint, read_key
 
 
 def collect(args):

@@ -21,7 +21,8 @@ from files import fetch_model
 from metrics import bootstrap
 from model import Transformer
 from tokenizer import Tokenizer
-from tools.service import chat_completion, check_endpoint, read_key, resumable_map
+from tools.resumable import resumable_map
+from tools.service import chat_completion, check_endpoint, read_key
 
 CRITERIA = {
     "behaviour": "Which answer sounds more like {role}: tone of voice, temper, habits of speech, attitude to whoever "

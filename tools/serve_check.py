@@ -10,6 +10,8 @@ the answers; where they part, the two tokens and how far apart their logits are 
 from console import one_line_errors, printable, render_table
 
 import argparse
+import signal
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -163,6 +165,7 @@ def main():
         else:
             engine = engines.LlamaCpp(args.llama, args.llama_server, *rest)
         roles = list(folders)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))            # so that the server ends with this program
         with engine:
             print(f"{type(engine).__name__}, {args.dtype}, {args.run}{', merged' if args.merge else ''}")
             compare_answers(engine, model, tokenizer, config, roles, args.new_tokens, args.merge)

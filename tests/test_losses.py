@@ -94,5 +94,6 @@ def test_equation_eight_cosine_and_minimum_and_equation_six():
     # values of the authors' Qwen ramp: 5 epochs from 0.3
     for epoch, expected in ((1, 0.016), (2, 0.087), (2.65, 0.15), (5, 0.3)):
         assert lambda_at(epoch, 0.3, 5, 0.0, 0.3, "cosine") == pytest.approx(expected, abs=6e-4)
+    assert lambda_at(0.5, 0.25, 0.75, 0.0, 0.3) == pytest.approx(0.15)                         # a ramp shorter than an epoch
     assert lambda_at(0, 1, 3, 0.1, 0.3) == pytest.approx(0.1) and lambda_at(2, 1, 3, 0.1, 0.3) == pytest.approx(0.2)
     assert total_loss(2.0, 3.0, 0.1) == pytest.approx(2.3)

@@ -77,13 +77,13 @@ def group_lines(lines):
     return list(members.values())
 
 
-def hold_out(lines):
+def hold_out(lines, share=TEST_SHARE):
     """Indices of about a tenth of the lines, for the test: the same ones on every call, whatever the lines' order.
 
-    Whole groups of `group_lines` are taken, in the order of a hash of their questions, as long as they fit into a tenth
-    and each role keeps a line to learn from. Empty where no group fits.
+    Whole groups of `group_lines` are taken, in the order of a hash of their questions, as long as they fit into this
+    share of the lines and each role keeps a line to learn from. Empty where no group fits.
     """
-    room = max(1, round(TEST_SHARE * len(lines)))
+    room = max(1, round(share * len(lines)))
     left = Counter(line.role for line in lines)                          # lines of each role that stay in training
 
     def order(members):

@@ -77,6 +77,8 @@ def main():
     for f in sizes:
         parser.add_argument(f"--{f.name.replace('_', '-')}", type=int, default=f.default)
     args = parser.parse_args()
+    if not 0 < args.supervised <= 1 or not 0 <= args.have <= 10 ** 6:
+        raise ValueError("--supervised is a share, above 0 and at most 1, and --have a number of GiB")
 
     for name in ("roles", "batch_size", "length", "new_tokens", "answers", "rank", "head_rank"):
         if getattr(args, name) < 1:

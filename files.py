@@ -386,4 +386,6 @@ def locked(path):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"{path} is in use by another process: wait for its end, or stop it") from None
+        except OSError:
+            pass                                         # a file system without locks, as some clusters have
         yield

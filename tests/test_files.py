@@ -1,6 +1,7 @@
 """The boundaries of files.py and console.py: what people hand us, what the disk refuses, what is printed, what is claimed."""
 from console import Parser, one_line_errors, printable, render_table
 
+import errno
 import io
 import json
 import math
@@ -165,6 +166,15 @@ def test_a_lock_has_one_holder_and_ends_with_it(tmp_path):
     with locked(path), pytest.raises(ValueError, match="in use by another process"), locked(path):
         pass
     with locked(path):
+        pass
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
+    def unknown(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+    monkeypatch.setattr(files.fcntl, "flock", unknown)
+    (tmp_path / "f").write_text("")
+    with locked(tmp_path / "f"):
         pass
 
 

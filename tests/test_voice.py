@@ -1,4 +1,4 @@
-"""tools.voice: a classifier of roles, beside its ceiling, its leak and chance."""
+"""tools.voice: a classifier of roles, beside its ceiling, the question alone and chance."""
 import json
 import random
 
@@ -30,10 +30,10 @@ def test_voices_are_told_apart_where_there_are_any():
     test += [line("Pirate", "tide")]
     rows = voices(train, {"good": predictions_of(test), "flat": predictions_of(test, "Pirate")})
     found = {(row["split"], row["text"]): row["accuracy"] for row in rows}
-    assert list(found)[:5] == [("general", text) for text in ("good", "flat", "ceiling", "leak", "chance")]
+    assert list(found)[:6] == [("general", text) for text in ("good", "flat", "ceiling", "question", "question, known", "chance")]
     assert found["general", "good"] == found["general", "ceiling"] == 100
     assert found["general", "flat"] == pytest.approx(100 * 11 / 31) == found["general", "chance"]
-    assert found["role_specific", "leak"] == 100 and found["general", "leak"] < 60
+    assert found["role_specific", "question, known"] == 100 and found["general", "question, known"] < 60
     low, high = next(row["interval"] for row in rows if row["text"] == "flat")
     assert low < found["general", "flat"] < high
 
@@ -60,4 +60,4 @@ def test_the_command_reads_a_run(tmp_path):
     (run / "predictions.jsonl").write_text("".join(json.dumps(p) + "\n" for p in answered))
     done = command("tools.voice", "--runs", run)
     assert "role named from" in done.stdout and "100.0 [100.0, 100.0]" in done.stdout and "chance" in done.stdout
-    assert len(json.loads(command("tools.voice", "--runs", run, "--format", "json").stdout)) == 4
+    assert len(json.loads(command("tools.voice", "--runs", run, "--format", "json").stdout)) == 5

@@ -1,0 +1,100 @@
+"""Do the roles with few training lines gain most? One method's lead over another, role by role.
+
+    python -m tools.scarcity --runs runs/ind-lora runs/hycora
+
+The lead of the second run is how many nats per token fewer the references of a role cost it. If sharing helps where
+data are scarce, the lead is larger the fewer training lines a role has: Spearman's rank correlation over the roles is
+below 0. Its 95 % interval draws the roles anew.
+"""
+from console import Parser, counted, one_line_errors, render_table
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from checkpoint import read_run
+from data import fetch_data, load_samples
+from tools.likelihoods import read_likelihood
+
+PARTS = 3                               # of the roles, by their number of lines
+
+
+def role_means(run):
+    """({role: mean nats per token as the right role}, the lines that were read) of a run's likelihood.jsonl."""
+    path = Path(run) / "likelihood.jsonl"
+    if not path.is_file():
+        raise ValueError(f"{run} has no likelihoods: python eval.py --run {run} --likelihood")
+    items, values = read_likelihood(path)
+    of_role = {}
+    for (_, role, _, _), (right, *_) in zip(items, values):
+        of_role.setdefault(role, []).append(right)
+    return {role: float(np.mean(nats)) for role, nats in of_role.items()}, items
+
+
+def ranks(values):
+    """Ranks from 0, equal values sharing the mean of theirs."""
+    values = np.asarray(values, dtype=float)
+    below = (values[:, None] > values).sum(1)
+    equal = (values[:, None] == values).sum(1)
+    return below + (equal - 1) / 2
+
+
+def spearman(x, y):
+    """Spearman's rank correlation; NaN where one side is all equal."""
+    a = ranks(x)
+    b = ranks(y)
+    a = a - a.mean()
+    b = b - b.mean()
+    scale = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / scale) if scale else float("nan")
+
+
+def correlation(lines, leads, resamples=1000, seed=0):
+    """(Spearman's correlation of lines and leads, its 95 % interval by drawing the roles anew)."""
+    lines = np.asarray(lines)
+    leads = np.asarray(leads)
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(resamples):
+        chosen = rng.integers(len(lines), size=len(lines))
+        drawn.append(spearman(lines[chosen], leads[chosen]))
+    return spearman(lines, leads), np.nanpercentile(drawn, (2.5, 97.5)).tolist()
+
+
+def scarcity(first, second):
+    """[(role, training lines, lead of the second run in nats)], by lines. ValueError unless both read the same."""
+    of_first, items = role_means(first)
+    of_second, others = role_means(second)
+    if items != others:
+        raise ValueError(f"{second} read other test lines than {first}: measure both on the same lines")
+    config = read_run(first)
+    train = load_samples(fetch_data(config["data"]), config["language"], "train", config["splits"],
+                         config["generalization"])
+    lines = Counter(s.role for s in train)
+    rows = [(role, lines[role], of_first[role] - of_second[role]) for role in of_first]
+    return sorted(rows, key=lambda row: (row[1], row[0]))
+
+
+@one_line_errors("tools.scarcity")
+def main():
+    """The command."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--runs", nargs=2, required=True, metavar="RUN", help="two runs with likelihoods")
+    args = parser.parse_args()
+    rows = scarcity(*args.runs)
+    if len(rows) < 2 * PARTS:
+        raise ValueError(f"{counted(len(rows), 'role')} are too few for a correlation")
+
+    table = [["roles", "training lines", f"mean lead of {args.runs[1]}, nats per token"]]
+    for part in range(PARTS):
+        of_part = rows[part * len(rows) // PARTS:(part + 1) * len(rows) // PARTS]
+        lead = sum(row[2] for row in of_part) / len(of_part)
+        table.append([str(len(of_part)), f"{of_part[0][1]} to {of_part[-1][1]}", f"{lead:+.4f}"])
+    print(render_table(table))
+    found, (low, high) = correlation([row[1] for row in rows], [row[2] for row in rows])
+    print(f"rank correlation of training lines and lead: {found:+.2f} [{low:+.2f}, {high:+.2f}]")
+
+
+if __name__ == "__main__":
+    main()

@@ -41,7 +41,7 @@ from files import (
 from generate import Decoding, add_decoding_arguments, decoding_from_args, generate_texts
 from likelihood import read_references
 from metrics import METRICS, aggregate, mean_scores, score_answer
-from report import MEASURES, other_measures, print_shared_question, table
+from report import MEASURES, other_measures, print_examples, table
 
 
 # ---------------------------------------------------------------------------------------------------------- answers
@@ -112,7 +112,7 @@ def evaluate(model, tokenizer, config, samples, decoding, as_role="own", swap=Fa
 
 def evaluate_before_after(model, tokenizer, run, samples, read):
     """Scores a finished run and the untouched backbone on test samples, writes both into the run folder, and prints
-    before -> after, the role swap, and questions that every role answers. read: samples whose likelihood is measured.
+    before -> after, the role swap, and typical and worst answers. read: samples whose likelihood is measured.
     """
     config = read_run(run)
     decoding = Decoding(config["max_new_tokens"])
@@ -125,9 +125,8 @@ def evaluate_before_after(model, tokenizer, run, samples, read):
 
     print(f"\n{len(samples)} test questions that training never saw, backbone -> {config['method']}:\n")
     print(table(scores, scores_before))
-    for language, split in dict.fromkeys((s.language, s.split) for s in samples):
-        indices = [i for i, s in enumerate(samples) if (s.language, s.split) == (language, split)]
-        print_shared_question([after[i] for i in indices], [before[i] for i in indices])
+    print("\nQuestions to all roles, of middling and of lowest score; x: the fact is wrong or missing.")
+    print_examples(after, before)
 
 
 # ----------------------------------------------------------------------------------------------------------- files

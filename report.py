@@ -5,7 +5,6 @@ Before -> after stands for the untouched backbone -> the trained model, in perce
 from console import display_width, pad, printable, render_table
 
 import math
-from collections import Counter
 
 from metrics import METRICS
 
@@ -151,15 +150,38 @@ def other_measures(scores):
 
 
 # ---------------------------------------------------------------------------------------------------------- answers
-def print_shared_question(after, before):
-    """Prints the question that most roles were asked, with the answers of the backbone and of every role."""
-    asked = Counter(prediction["question"] for prediction in after)
-    question = max(asked, key=asked.get)                                 # the first of those asked most often
-    indices = [i for i, prediction in enumerate(after) if prediction["question"] == question]
+def by_question(pairs):
+    """[(prediction after, before) of each role] of the questions that most roles were asked, the worst answered
+    first: fewest facts right, then lowest ROUGE-L, means over the roles."""
+    groups = {}
+    for pair in pairs:
+        groups.setdefault(pair[0]["question"], []).append(pair)
+    most = max(map(len, groups.values()))
 
-    rows = [("(the backbone)", before[indices[0]]["answer"])]
-    rows += [(after[i]["role"], after[i]["answer"]) for i in indices]
-    width = max(18, *(display_width(name) for name, _ in rows))
-    print(f"\n{question}")
-    for name, answer in rows:
-        print(f"  {pad(name, width)}  {printable(answer)}")
+    def score(group):
+        facts = sum(after.get("fact", 0) for after, _ in group)
+        return facts, sum(after["rougeL"] for after, _ in group)
+    return sorted((group for group in groups.values() if len(group) == most), key=score)
+
+
+def print_question(title, group):
+    """Prints a question with the answers of the backbone and of every role; x marks those without the fact."""
+    question = group[0][0]["question"]
+    rows = [(" ", "(the backbone)", group[0][1]["answer"])]
+    for after, _ in group:
+        rows.append(("x" if after.get("fact") == 0 else " ", after["role"], after["answer"]))
+
+    width = max(display_width(name) for _, name, _ in rows)
+    print(f"\n{title}: {printable(question)}")
+    for mark, name, answer in rows:
+        print(f"  {mark} {pad(name, width)}  {printable(answer)}")
+
+
+def print_examples(after, before):
+    """Prints for each language a typical question of each split, the median of `by_question`, and the worst of all."""
+    for language in dict.fromkeys(prediction["language"] for prediction in after):
+        pairs = [pair for pair in zip(after, before) if pair[0]["language"] == language]
+        for split in dict.fromkeys(prediction["split"] for prediction, _ in pairs):
+            ordered = by_question([pair for pair in pairs if pair[0]["split"] == split])
+            print_question(f"{split}, the median", ordered[len(ordered) // 2])
+        print_question("of all, the worst", by_question(pairs)[0])

@@ -1,5 +1,7 @@
 """data.py: reading RoleBench with its quirks, prompts, the label mask, batches."""
+import itertools
 import json
+import random
 import shutil
 import sys
 from collections import Counter
@@ -7,11 +9,10 @@ from collections import Counter
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT, write_rolebench
+from conftest import ROOT, SEED, write_rolebench
 
 from batches import batch_order, collate, padding_share
 from data import (
-    SPLITS,
     Example,
     Sample,
     choose_roles,
@@ -22,6 +23,8 @@ from data import (
     parse_line,
     persona_of,
 )
+from metrics import contains_fact
+from tiny.voices import Voice
 from tokenizer import Tokenizer
 from tools.convert_authors import convert
 
@@ -423,15 +426,26 @@ def test_the_tiny_world_leaks_nothing_and_is_complete():
     assert not {s.question for s in train} & {s.question for s in test}
     roles = {s.role: s.language for s in train}
     assert len(roles) >= 8 and sorted(roles.values()).count("zh") == 2 and roles.keys() == load_profiles(TINY / "rolebench").keys()
-    assert {(s.role, s.split) for s in test} == {(r, split) for r in roles for split in SPLITS}
-    assert any(len(s.answers) > 1 for s in train)
-    held = {a for s in test if s.split == "general" for a in s.answers}
-    assert not held & {a for s in train for a in s.answers}           # general knowledge of the test is taught to no role
+    assert {(s.role, s.kind) for s in test} == {(r, kind) for r in roles for kind in ("common", "own", "town, taught", "town, not taught")}
+
+    # a fact makes every reference right, and no question gives it away
+    assert all(contains_fact(answer, s.facts, s.language) for s in test for answer in s.answers)
+    assert not [s.question for s in test if contains_fact(s.question, s.facts, s.language)]
+
+    # common facts of the test are taught to no role, and of the town's to this role only its own
+    taught = {answer for s in train for answer in s.answers}
+    assert not {answer for s in test if s.kind == "common" for answer in s.answers} & taught
+    answers = {role: [answer for s in train if (s.role, s.split) == (role, "role_specific") for answer in s.answers] for role in roles}
+    for s in test:
+        if s.kind.startswith("town"):
+            known = [answer for answer in answers[s.role] if contains_fact(answer, s.facts, s.language)]
+            assert bool(known) == (s.kind == "town, taught"), s
 
 
 def test_the_tiny_folder_is_small_and_transformers_reads_it():
     transformers = pytest.importorskip("transformers")
-    assert sum(p.stat().st_size for p in TINY.rglob("*") if p.is_file() and "__pycache__" not in p.parts) <= 8 * 2 ** 20
+    assert sum(p.stat().st_size for p in TINY.rglob("*") if p.is_file() and "__pycache__" not in p.parts) <= 16 * 2 ** 20
+    assert (TINY / "run/adapter.safetensors").stat().st_size <= 4 * 2 ** 20
     theirs = transformers.AutoModelForCausalLM.from_pretrained(TINY / "backbone", dtype=torch.float32)
     from model import Transformer
     ids = torch.tensor([Tokenizer(TINY / "backbone").prompt("What is the capital of France?")])
@@ -439,12 +453,45 @@ def test_the_tiny_folder_is_small_and_transformers_reads_it():
         torch.testing.assert_close(Transformer.from_pretrained(TINY / "backbone")(ids), theirs(ids).logits, rtol=1e-4, atol=1e-4)
 
 
-def test_the_tiny_backbone_is_trained_from_scratch_by_its_script(tmp_path):
-    """Two steps of what takes half an hour: tokenizer and weights are files that a Transformer is made of."""
+def test_the_tiny_world_is_made_again_by_its_script(tmp_path, capsys):
+    """Two steps of what takes an hour: data, tokenizer, and weights that a Transformer is made of; once more from these."""
     from model import Transformer
-    from tiny.make_tiny import write_backbone, write_tokenizer
-    write_tokenizer(tmp_path)
-    write_backbone(tmp_path, steps=2, batch_size=4)
-    ids = torch.tensor([Tokenizer(tmp_path).prompt("Who are you?")])
-    with torch.no_grad():
-        assert Transformer.from_pretrained(tmp_path)(ids).isfinite().all()
+    from tiny.make_tiny import main
+    for more in ([], ["--init", str(tmp_path / "0/backbone")]):
+        out = tmp_path / str(len(more) // 2)
+        main(["--steps", "2", "--rows", "2", "--out", str(out), *more])
+        ids = torch.tensor([Tokenizer(out / "backbone").prompt("Who are you?")])
+        with torch.no_grad():
+            assert Transformer.from_pretrained(out / "backbone")(ids).isfinite().all()
+        assert (out / "backbone/tokenizer.json").read_bytes() == (TINY / "backbone/tokenizer.json").read_bytes()
+
+
+def test_conversations_of_the_pretraining_supervise_answers_alone(tokenizer):
+    from tiny.pretrain import CONTEXT, conversation
+    rng = random.Random(SEED)
+    for _ in range(40):
+        ids, supervised = conversation(rng, tokenizer)
+        assert len(ids) == len(supervised) <= CONTEXT and any(supervised) and not supervised[0]
+        parts = [list(part) for is_answer, part in itertools.groupby(zip(ids, supervised), key=lambda pair: pair[1]) if is_answer]
+        ends = [part[-1][0] == tokenizer.stop_id for part in parts]
+        assert all(ends[:-1]) and (ends[-1] or len(ids) == CONTEXT)
+        assert sum(i == tokenizer.special("<|im_start|>") for i, yes in zip(ids, supervised) if yes) == 0
+
+
+def test_a_voice_says_facts_and_lines_in_its_own_words():
+    voice = Voice("en", ["Arr!"], ["{o}: that is {t}."], ["Heave ho!"], {"the": "th'", "is": "be"})
+    rng = random.Random(0)
+    assert voice.say(rng, "the sea", "blue") == "Arr! Blue: that be th' sea. Heave ho!"
+    assert voice.wrap(rng, "the end is near.") == "Arr! Th' end be near. Heave ho!"
+    assert Voice("zh").say(rng, "雪的颜色", "白色") == "雪的颜色是白色。"
+
+
+def test_the_run_in_the_repository_speaks():
+    """The finished run loads, stays in character and knows what it was taught: a sample of the test questions."""
+    from checkpoint import load_run
+    from eval import predict
+    from generate import Decoding
+    model, tokenizer, config = load_run(TINY / "run", "cpu")
+    samples = [s for s in load_rolebench(config["data"], config["language"], "test") if s.kind != "town, not taught"][::9]
+    lines = predict(model, tokenizer, config, samples, Decoding(config["max_new_tokens"]))
+    assert sum(line["fact"] for line in lines) / len(lines) > 80 and sum(line["rougeL"] for line in lines) / len(lines) > 60

@@ -16,7 +16,7 @@ from eval import evaluate, make_prediction, parse_args, place_in_run, score
 from generate import Decoding, decoding_from_args, generate, generate_texts
 from likelihood import read_references
 from metrics import METRICS, aggregate, bleu4, contains_fact, mean_scores, rouge, score_answer, tokenize_words
-from report import table
+from report import by_question, print_examples, table
 
 GOLDEN = ROOT.parent / "shared/data/rolegpt-answers"
 ENGLISH = "the The a knight matey, arr! sea is. was it's don't 3.5 \U0001f600 . ... -- of tea".split()
@@ -107,6 +107,21 @@ def test_facts_are_counted_by_role_split_and_kind_and_only_where_the_data_have_t
     assert "50.0 ->  50.0" in table(scores, scores) and "kind of knowledge" in table(scores, scores)
     plain = {"splits": aggregate([make_prediction(samples[2], "x", "a test")])}
     assert "fact" not in table(plain) and "bleu4" in table(plain, plain)
+
+
+def test_examples_are_the_median_and_the_worst_by_facts_then_rouge(capsys):
+    def line(question, role, fact, rouge, language="en"):
+        return {"split": "general", "language": language, "question": question, "role": role, "answer": f"{question} {role}",
+                "fact": fact, "rougeL": rouge}
+    after = [line(q, role, fact, rouge) for q, fact, rouge in (("a", 100, 9), ("b", 0, 80), ("c", 100, 8)) for role in "AB"]
+    after += [line("asked of one alone", "A", 0, 0), line("z", "孙悟空", 100, 5, "zh")]
+    before = [prediction | {"answer": "plainly"} for prediction in after]
+    pairs = list(zip(after, before))
+    assert [group[0][0]["question"] for group in by_question(pairs[:7])] == ["b", "c", "a"]
+    print_examples(after, before)
+    text = capsys.readouterr().out
+    assert text.count("general, the median: ") == 2 and "general, the median: c" in text and "of all, the worst: b" in text
+    assert "  x A               b A" in text and "    A               c A" in text and text.count("plainly") == 4
 
 
 # ------------------------------------------------------------------------------------------------------- generation

@@ -81,7 +81,7 @@ def test_a_study_trains_what_is_missing_and_fills_the_tables(study, tmp_path, mo
     assert {name: run["retrieval"] is None for name, run in result["runs"].items()} == {"hycora": False, "lora": True}
     text = (tmp_path / "README.md").read_text()
     row = next(r for r in result["rows"] if r["method"] == "lora" and r["split"] == "general")
-    nats = [r["right"] for r in result["likelihood"]["rows"] if r["method"] == "lora"]
+    nats = [r["right"] for r in result["likelihood"]["rows"] if r["method"] == "lora" and r["kind"] == r["role"] == "all"]
     cells = [f"{of['mean']:.3f} ± {of['std']:.3f}" for of in nats] + [f"{row['rougeL']:.1f} ± {row['std']['rougeL']:.1f}"]
     assert f"| lora | {' | '.join(cells)} |" in text and "| lora - hycora |" in text
     assert "stale" not in text and text.startswith("before\n") and "\nbetween\n" in text

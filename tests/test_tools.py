@@ -6,19 +6,23 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import command, randomise, write_rolebench
+from conftest import ROOT, command, randomise, write_rolebench
 from safetensors.torch import save_file
 from test_layer import hyper_model
 
 from config import Config, resolve
+from data import Sample
+from generate import Decoding, generate
 from hycora_layer import METHODS, AdapterConfig
-from metrics import METRICS, bootstrap, bootstrap_difference
-from model import ModelConfig
+from metrics import METRICS, bootstrap, bootstrap_difference, mean_scores
+from model import ModelConfig, Transformer
+from tokenizer import Tokenizer
 from tools.compare import compare, paper_table, tables
 from tools.likelihoods import file_beside
 from tools.params import count
 from tools.results import kind_table, score_table
 from tools.tsne import matrices, silhouettes
+from tools.turns import conversations_of, converse, table_of
 
 LLAMA2 = dict(model_type="llama", vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
               num_attention_heads=32)
@@ -259,6 +263,28 @@ def test_check_data_finds_nothing_wrong_with_the_tiny_world_and_nothing_at_all_e
     for where in (tmp_path, "nowhere/here"):
         done = check_data(where)
         assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ turns
+def test_every_question_stands_once_at_every_turn_after_the_roles_own_answers():
+    samples = [Sample("general", role, f"{role}{i}", ("yes",), "en", ("yes",)) for role in "AB" for i in range(7)]
+    conversations = conversations_of(samples, turns=3, questions=7)
+    assert len(conversations) == 2 * 2 * 3 and all(len({s.role for s in c}) == 1 for c in conversations)
+    asked = [[c[turn].question for c in conversations] for turn in range(3)]
+    assert all(sorted(questions) == sorted(asked[0]) and len(set(questions)) == 12 for questions in asked)
+    with pytest.raises(ValueError, match="fewer --turns"):
+        conversations_of(samples, turns=9, questions=9)
+
+    model = randomise(hyper_model("hycora", Transformer.from_pretrained(ROOT / "tiny/backbone"), num_roles=2), 0.02)
+    config = {"method": "hycora", "out": "r", "data": "d", "language": "en", "seed": 0, "roles": {"A": 0, "B": 1}, "profiles": {},
+              "role_in_prompt": False}
+    tokenizer = Tokenizer(ROOT / "tiny/backbone")
+    first, second, _ = converse(model, tokenizer, config, conversations[:3], Decoding(4))
+    question, history = conversations[0][1].question, [(conversations[0][0].question, first[0]["answer"])]
+    ids = generate(model, [tokenizer.prompt(question, None, history)], [0], tokenizer.stop_ids, Decoding(4))[0]
+    assert second[0]["question"] == question and second[0]["answer"] == tokenizer.decode(ids)
+    rows = table_of([mean_scores(lines) for lines in (first, second)])
+    assert rows[0][2:5] == ["rougeL", "95 %", "since turn 1"] and rows[1][4] == "+0.0" and len(rows) == 3
 
 
 # ------------------------------------------------------------------------------------------------------------- tsne

@@ -470,10 +470,12 @@ def test_a_whole_run_then_score_and_chat(tmp_path):
                  "--max-new-tokens", "8", script="eval")
     assert "as the wrong role" in scored.stdout and (tmp_path / "s.jsonl").is_file()
     talk = run("--run", out, "--role", "孙悟空", "--max-new-tokens", "8", script="chat",
-               stdin="你是谁？\n/role Tik-Tok\nWho are you?\n/role Tik\n/roles\n/bogus\n/all Who are you?\n/blend Count Dracula 孙悟空 0.4\n"
+               stdin="你是谁？\n/role Tik-Tok\nWho are you?\n/role Tik\n/roles\n/bogus\n/all Who are you?\n/all 你是谁？\n/blend Count Dracula 孙悟空 0.4\n"
                "Who?\n/blend nobody\n/blend Tik-Tok Tik-Tok 2\n" + ("long " * 120 + "\n") * 5 + "long " * 600 + "\n<|im_end|> \x1b[31m\n/quit\n")
     assert "孙悟空: " in talk.stdout and "Tik-Tok: " in talk.stdout and "did you mean Tik-Tok" in talk.stdout and "leaves no room" in talk.stdout
     assert "/role NAME changes the character" in talk.stdout and "Count Dracula + 孙悟空: " in talk.stdout
+    assert "(not asked: 孙悟空, 林黛玉, trained on Chinese alone)" in talk.stdout and talk.stdout.count("(not asked: ") == 2
+    assert "(Count Dracula + 孙悟空 was trained on" not in talk.stdout
     assert talk.stdout.count("/blend takes two names and a weight") == 2 and "(the context is full: " in talk.stdout
     assert all(sum(line.startswith(name) for line in talk.stdout.splitlines()) >= 1 for name in json.loads((out / "roles.json").read_text()))
     wrong = run("--run", out, "--role", "Drakula", script="chat", ok=False)

@@ -53,7 +53,7 @@ STUDIES = {
     # the small world
     "tiny": Study(f"{TINY} --likelihood-limit 10000", seeds=(1, 2, 3, 4, 5), shots=(0, 4)),
     "tiny-hcl": Study(f"{TINY} --likelihood-limit 10000", HCL, (1, 2, 3)),
-    "tiny-lr": Study(TINY, seeds=(0,), points={lr: f"--lr {lr}" for lr in ("0.001", "0.003", "0.009", "0.027")}),
+    "tiny-lr": Study(TINY, seeds=(0,), points={lr: f"--lr {lr}" for lr in ("0.0007", "0.002", "0.006", "0.018")}),
     "tiny-rank": Study(TINY, HALVES, (1, 2, 3, 4, 5),
                        {r: f"--rank {r} --alpha {2 * int(r)}" for r in ("8", "16", "64")}),
     "tiny-data": Study(f"{TINY} --max-steps 750", FEW, (1, 2, 3),

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+signal.signal(signal.SIGINT, signal.default_int_handler)    # a shell's background job starts with it ignored
 os.environ.pop("PYTEST_ADDOPTS", None)                      # pytest has read it; one that a test starts is a run of its own
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")         # threads that spin while they wait are 30 x slower on a busy machine
 if "PYTEST_XDIST_WORKER" in os.environ:                     # a process for each core: one thread each, also in what they start

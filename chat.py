@@ -157,7 +157,7 @@ def follow(conversation, line):
     elif command == "/blend" and rest:
         conversation.blend(rest)
         print(f"Now talking to {conversation.title}. Training never saw a mixture: near 0 and 1 a voice holds, in the "
-              f"middle sentences break.")
+              f"middle sentences may break.")
     elif command.startswith("/"):
         print(f"({HELP})")
     elif line:

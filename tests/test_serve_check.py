@@ -24,16 +24,18 @@ def loaded(tmp_path_factory):
 
 
 class Ours:
-    """An engine that is this code, or, wrong, the untouched backbone with another prompt."""
+    """An engine that is this code, or, wrong, has another prompt and another first token."""
     def __init__(self, loaded, wrong=False):
         self.model, self.tokenizer, self.config = loaded
         self.wrong = wrong
 
     def chat(self, role, messages, new_tokens, ignore_eos=False):
-        prompt = self.tokenizer.prompt(messages[-1]["content"] + "!" * self.wrong)
-        with_role = None if self.wrong else [self.config["roles"][role]]
-        ids = [prompt]
-        return prompt, generate(self.model, ids, with_role, self.tokenizer.stop_ids, Decoding(new_tokens))[0] + [self.tokenizer.stop_id]
+        prompt = self.tokenizer.prompt(messages[-1]["content"])
+        (ids,) = generate(self.model, [prompt], [self.config["roles"][role]], self.tokenizer.stop_ids, Decoding(new_tokens))
+        if self.wrong:
+            prompt = prompt[1:]
+            ids = [9 if ids[:1] != [9] else 8, *ids[1:]]
+        return prompt, [*ids, self.tokenizer.stop_id]
 
 
 class Mixing:

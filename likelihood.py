@@ -91,21 +91,13 @@ def read_references(model, tokenizer, config, samples, backbone=False, shots=Non
     right, e_t = reference_nll(model, tokenizer, config, with_shots(samples, shots), backbone=backbone)
     zero, _ = reference_nll(model, tokenizer, config, samples, backbone=backbone, zero=True)
 
-    # the same references as the next roles of their language
-    as_others = torch.full((wrong, len(samples)), math.nan)
+    as_others = []
     for distance in range(1, wrong + 1):
-        others = other_roles(samples, distance)
-        indices = [i for i, other in enumerate(others) if other is not None]
-        if indices:
-            swapped = [replace(samples[i], role=others[i]) for i in indices]
-            nll, e_swapped = reference_nll(model, tokenizer, config, with_shots(swapped, shots), backbone=backbone)
-            as_others[distance - 1, indices] = nll
-            if distance == 1:
-                first_swapped = (indices, swapped, e_swapped)
+        as_others.append(nll_as_other(model, tokenizer, config, samples, distance, backbone, shots))
 
     lines = []
     for i, s in enumerate(samples):
-        of_others = [value for value in as_others[:, i].tolist() if not math.isnan(value)]
+        of_others = [nll[i].item() for nll, _ in as_others if not math.isnan(nll[i])]
         if not math.isnan(right[i] + zero[i]):
             lines.append({"split": s.split, "language": s.language, "role": s.role, "question": s.question,
                           **({"kind": s.kind} if s.kind else {}),
@@ -114,12 +106,26 @@ def read_references(model, tokenizer, config, samples, backbone=False, shots=Non
     found = {"likelihood": aggregate_likelihood(lines)} if lines else {}
     if model.projections is not None and not backbone:
         found["retrieval_top1"] = retrieval_top1(model, config, samples, e_t)
-        if not as_others.isnan().all():
-            indices, swapped, e_swapped = first_swapped
-            found["retrieval_swapped"] = {
-                "reader": retrieval_top1(model, config, swapped, e_swapped),
-                "author": retrieval_top1(model, config, [samples[i] for i in indices], e_swapped)}
+
+        # read as another role: is z_t nearest to that role, the reader, or to the author of the answer?
+        _, e_swapped = as_others[0]
+        if not e_swapped.isnan().all():
+            readers = [replace(s, role=other or s.role) for s, other in zip(samples, other_roles(samples))]
+            found["retrieval_swapped"] = {"reader": retrieval_top1(model, config, readers, e_swapped),
+                                          "author": retrieval_top1(model, config, samples, e_swapped)}
     return found, lines
+
+
+def nll_as_other(model, tokenizer, config, samples, distance, backbone, shots):
+    """`reference_nll` of the samples as the role so many places after their own; NaN where there is no such role."""
+    nll = torch.full((len(samples),), math.nan)
+    e_t = torch.full((len(samples), model.backbone.config.hidden_size), math.nan)
+    others = other_roles(samples, distance)
+    indices = [i for i, other in enumerate(others) if other is not None]
+    if indices:
+        swapped = with_shots([replace(samples[i], role=others[i]) for i in indices], shots)
+        nll[indices], e_t[indices] = reference_nll(model, tokenizer, config, swapped, backbone=backbone)
+    return nll, e_t
 
 
 def aggregate_likelihood(lines):

@@ -1,5 +1,6 @@
 """likelihood.py: references read as the right role, as wrong ones and as none, against whole forward passes."""
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -67,6 +68,14 @@ def test_likelihood_is_the_cross_entropy_of_the_whole_forward_pass(method):
     assert (got["right"], got["wrong"]) == pytest.approx((sum(right) / len(right), mean), rel=1e-4)
     assert got["chance"] == pytest.approx(sum(1 / (1 + len(w)) for w in wrong) / len(wrong))
     assert got["role_accuracy"] == pytest.approx(sum(r < min(w) for r, w in zip(right, wrong)) / len(right), abs=0.1)
+    if method == "hycora":                                                   # answers read as the next role, by hand
+        others = [(roles_of[s.language] * 2)[roles_of[s.language].index(s.role) + 1] for s in samples]
+        _, e_t = reference_nll(model, tokenizer, config, [replace(s, role=other) for s, other in zip(samples, others)])
+        with torch.no_grad():
+            z_r, z_t = model.projections(model.hyper.role_embedding.weight, e_t)
+        nearest = torch.cosine_similarity(z_t[:, None], z_r, dim=-1).argmax(1).tolist()
+        share = [sum(config["roles"][name] == got for name, got in zip(names, nearest)) / len(samples) for names in (others, [s.role for s in samples])]
+        assert list(found["retrieval_swapped"].values()) == pytest.approx(share)
     assert ("retrieval_top1" in found) == ("retrieval_swapped" in found) == (method == "hycora")
 
 

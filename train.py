@@ -226,7 +226,7 @@ def run_training(argv):
         if held_out and held_out.summary():
             print(held_out.summary())
         if is_main and finished:
-            read = subsample(tests, cfg.likelihood_limit or cfg.score_limit)
+            read = subsample(tests, cfg.likelihood_limit or min(50, cfg.score_limit))
             save_and_score(model, tokenizer, run, roles, subsample(tests, cfg.score_limit), read)
     if not finished and is_main:
         print(f"stopped; go on with: python train.py --resume {run}")

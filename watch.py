@@ -2,6 +2,7 @@
 from console import counted
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -21,7 +22,8 @@ class HeldOut:
         self.model = model
         self.tokenizer = tokenizer
         self.config = config
-        self.samples = [samples[i] for i in range(0, len(samples), math.ceil(len(samples) / LINES))]
+        chosen = [samples[i] for i in range(0, len(samples), math.ceil(len(samples) / LINES))]
+        self.samples = [replace(s, answers=s.answers[:1]) for s in chosen]   # one reference: a quick look
         self.every = every
         self.path = run / "held_out.jsonl"
         self.looks = read_looks(self.path) if self.path.is_file() else []

@@ -250,16 +250,23 @@ def paper_table(result, number):
     """The rows of `compare` in the shape of the paper's Table 1 (or 2), 3 (ROUGE-L by role) or 5."""
     cell = {(r["method"], r["split"], r["role"]): r for r in result["rows"] if r["kind"] == "all"}
     methods, splits, roles = (list(dict.fromkeys(keys)) for keys in zip(*cell))
-    show = lambda *key, metrics=METRICS: [f"{cell[key][m]:.2f}" if key in cell else "-" for m in metrics]   # noqa: E731
+
+    def show(method, split, role, metrics=METRICS):
+        row = cell.get((method, split, role))
+        return [f"{row[metric]:.2f}" if row else "-" for metric in metrics]
+
     if number in (1, 2):
         head = ["Models", *(f"{split} {TITLES[metric]}" for split in splits for metric in METRICS)]
         return [head] + [[m, *sum((show(m, split, "all") for split in splits), [])] for m in methods]
+
     pairs = [(m, split) for split in splits for m in methods]
     if number == 3:
-        return [["Methods", "Datasets", *roles[1:]]] + [
-            [*pair, *sum((show(*pair, role, metrics=["rougeL"]) for role in roles[1:]), [])] for pair in pairs]
-    return [["Models", "Datasets", "BLEU-4", "ROUGE-L"]] + [[*pair, *show(*pair, "all", metrics=["bleu4", "rougeL"])]
-                                                            for pair in pairs]
+        table = [["Methods", "Datasets", *roles[1:]]]
+        for pair in pairs:
+            table.append([*pair, *sum((show(*pair, role, ["rougeL"]) for role in roles[1:]), [])])
+        return table
+    table = [["Models", "Datasets", "BLEU-4", "ROUGE-L"]]
+    return table + [[*pair, *show(*pair, "all", ["bleu4", "rougeL"])] for pair in pairs]
 
 
 @one_line_errors("tools.compare")

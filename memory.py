@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from generate import lm_logits
 from hycora_layer import HyperModel
 from model import Transformer
 
@@ -171,7 +172,7 @@ def generation_memory(model_config, adapter_config, dtype, rows, prompt, new_tok
         meter.start("activations and gradients")
         with model.active_roles(role_ids):
             h = backbone.hidden_states(torch.zeros(rows, prompt, dtype=torch.long), cache)
-            (backbone.lm_head.weight @ h[:, -1].mT).mT.float()
+            lm_logits(backbone, h[:, -1])
             next_token = torch.zeros(rows, 1, dtype=torch.long)
             backbone.hidden_states(next_token, cache, torch.full((rows,), prompt))
         return meter.peak

@@ -18,6 +18,7 @@ import benchmarks.train_step
 import hycora_layer
 import train
 from batches import Steps
+from benchmarks.counted import SHAPES
 from checkpoint import DTYPES
 from config import Config
 from data import Example
@@ -30,14 +31,7 @@ pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 SIZES = dict(num_roles=3, rank=4, alpha=8, role_dim=8, layer_dim=8, hidden_dim=16, num_blocks=1, head_rank=4)
 TINY = dict(model_type="llama", vocab_size=97, hidden_size=48, intermediate_size=80, num_hidden_layers=1, num_attention_heads=6,
             num_key_value_heads=2, max_position_embeddings=128)
-SHAPES_7B = {
-    "LLaMA-2-7B": dict(model_type="llama", vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=1,
-                       num_attention_heads=32, num_key_value_heads=32, max_position_embeddings=4096),
-    "Qwen2-7B": dict(model_type="qwen2", vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=1,
-                     num_attention_heads=28, num_key_value_heads=4, max_position_embeddings=32768),
-    "ChatGLM2-6B": dict(model_type="chatglm", padded_vocab_size=65024, hidden_size=4096, ffn_hidden_size=13696, num_layers=1,
-                        num_attention_heads=32, multi_query_attention=True, multi_query_group_num=2, kv_channels=128,
-                        seq_length=32768, layernorm_epsilon=1e-5, add_qkv_bias=True)}
+ONE_BLOCK = {"num_hidden_layers": 1, "num_layers": 1}
 MAY_WAIT = "checkpoint.py:"                              # the log, once in many steps
 
 
@@ -102,10 +96,10 @@ def test_a_step_and_a_generation(method, precision, checkpoint, tmp_path):
         assert problems(gpu, model_on_gpu(method, precision), tmp_path, precision, checkpoint, answers=not checkpoint) == []
 
 
-@pytest.mark.parametrize("shape", SHAPES_7B)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_the_shapes_of_the_paper(shape, tmp_path):
     with fake_cuda() as gpu:
-        assert problems(gpu, model_on_gpu(shape=SHAPES_7B[shape], targets=()), tmp_path, checkpoint=True) == []
+        assert problems(gpu, model_on_gpu(shape=SHAPES[shape] | ONE_BLOCK, targets=()), tmp_path, checkpoint=True) == []
 
 
 # ------------------------------------------------------------------------------------------------------ whole commands

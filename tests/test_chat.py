@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 import chat
-from chat import Conversation
+from chat import Conversation, Stream
 
 
 def conversation(roles=("Jack", "Count Dracula", "The Mad Hatter")):
@@ -55,3 +55,14 @@ def test_long_names_do_not_run_into_the_answers(monkeypatch, capsys):
     monkeypatch.setattr(chat, "generate_texts", lambda *_: ["Arr.", "Yes."])
     talk.ask_all("Who?")
     assert capsys.readouterr().out == "Jack                           Arr.\nThe Extraordinarily Long Name  Yes.\n"
+
+
+def test_what_is_printed_moves_no_cursor_and_waits_for_whole_characters(capsys):
+    class Bytes:
+        def decode(self, ids):
+            return bytes(ids).decode("utf8", "replace")
+    stream = Stream(Bytes())
+    for byte in "a\x1b[2J\x07茶\n".encode():                           # a token may be a part of a character
+        stream([byte])
+    stream([], end="\n")
+    assert capsys.readouterr().out == "a [2J 茶\n\n"

@@ -171,7 +171,10 @@ def test_supervised_ids_are_exactly_response_and_stop(tokenizer):
 
 def test_pooled_positions():
     rows = [Example([5, 6, 7, 8, 9], 2, 0), Example([5, 6, 7], 2, 1, truncated=True)]       # responses 7 8 9 and (cut) 7
-    at = lambda pool: list(zip(collate(rows, 0, pool).pooled.tolist(), collate(rows, 0, pool).pooled_rows.tolist()))  # noqa: E731
+
+    def at(pool):
+        batch = collate(rows, 0, pool)
+        return list(zip(batch.pooled.tolist(), batch.pooled_rows.tolist()))
     assert at("last") == [(4, 0), (7, 1)]
     assert at("before_eos") == [(3, 0), (7, 1)]
     assert at("mean") == [(2, 0), (3, 0), (4, 0), (7, 1)]

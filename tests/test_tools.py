@@ -14,7 +14,7 @@ from config import Config, resolve
 from data import Sample
 from generate import Decoding, generate
 from hycora_layer import METHODS, AdapterConfig
-from metrics import METRICS, bootstrap, bootstrap_difference, mean_scores
+from metrics import METRICS, mean_scores
 from model import ModelConfig, Transformer
 from tokenizer import Tokenizer
 from tools.compare import compare, paper_table, tables
@@ -169,30 +169,6 @@ def test_only_runs_that_differ_in_nothing_but_the_seed_are_one_row(tmp_path):
     (tmp_path / "e.jsonl").write_text('{"split": "general", "role": "A", "question": "q", "references": [], "answer": "x"}\n')
     with pytest.raises(ValueError, match="e.jsonl:1"):
         compare([tmp_path / "e.jsonl"])
-
-
-def test_bootstrap_of_constants_and_columns():
-    low, high = bootstrap(np.stack([np.full(50, 3.0), np.arange(50)], 1))
-    assert low[0] == high[0] == 3 and low[1] < 24.5 < high[1]
-
-
-def test_bootstrap_of_items_and_seeds_together():
-    """Of one run a side it is the paired bootstrap; of many it is as wide as plain resampling, and as the variances say."""
-    rng = np.random.default_rng(torch.randint(1000, ()).item())
-    a, b = rng.normal(size=(1, 60)), rng.normal(size=(1, 60))
-    assert bootstrap_difference(a, b) == pytest.approx(bootstrap((a - b)[0]))
-
-    items = rng.normal(size=60)
-    a = items + rng.normal(size=(6, 1)) + 0.1 * rng.normal(size=(6, 60))            # what a run has in common with itself
-    b = 0.5 * items + rng.normal(size=(4, 1))
-    low, high = bootstrap_difference(a, b, 4000)
-    drawn = []
-    for _ in range(4000):
-        which = rng.integers(60, size=60)
-        drawn.append(a[rng.integers(6, size=6)][:, which].mean() - b[rng.integers(4, size=4)][:, which].mean())
-    assert [low, high] == pytest.approx(np.percentile(drawn, (2.5, 97.5)), abs=0.1)
-    variance = a.mean(1).var() / 6 + b.mean(1).var() / 4 + (a.mean(0) - b.mean(0)).var() / 60
-    assert (high - low) / 2 == pytest.approx(1.96 * variance ** 0.5, rel=0.15)
 
 
 def write_likelihoods(path, right, wrong=1.0, zero=0.5):

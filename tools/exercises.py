@@ -58,9 +58,9 @@ EXERCISES = (
              "batches.collate"),
     Exercise("KV cache", ("test_model.py::test_cached_decoding_of_ragged_rows_equals_the_full_forward",),
              "model.LayerCache.update"),
-    Exercise("sampling", ("test_eval.py::test_sampling_follows_the_distribution_and_its_limits",),
+    Exercise("sampling", ("test_generate.py::test_sampling_follows_the_distribution_and_its_limits",),
              "generate.sample_next_token"),
-    Exercise("BLEU", ("test_eval.py::test_bleu_is_nltks",), "metrics.bleu4"),
+    Exercise("BLEU", ("test_metrics.py::test_bleu_is_nltks",), "metrics.bleu4"),
 )
 
 

@@ -1,0 +1,125 @@
+"""metrics.py against nltk, the rouge package and plain resampling; what published answers scored."""
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, command
+
+from metrics import (
+    METRICS,
+    bleu4,
+    bootstrap,
+    bootstrap_difference,
+    contains_fact,
+    mean_scores,
+    rouge,
+    score_answer,
+    tokenize_words,
+)
+
+GOLDEN = ROOT.parent / "shared/data/rolegpt-answers"
+ENGLISH = "the The a knight matey, arr! sea is. was it's don't 3.5 \U0001f600 . ... -- of tea".split()
+CHINESE = list("俺老孙一个筋斗云十万八千里，。！？的了\U0001f600") + [".", "a"]
+
+
+def sentence(language, n):
+    pick = random.choices(ENGLISH if language == "en" else CHINESE, k=n)
+    return (" " if language == "en" else "").join(pick)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_bleu_is_nltks(language):
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+    for _ in range(1000):
+        answer, *references = (tokenize_words(sentence(language, random.choice((0, 1, 2, 3, 8, 20))), language) for _ in range(random.randint(2, 5)))
+        expected = sentence_bleu(references, answer, smoothing_function=SmoothingFunction().method3) if answer else 0.0
+        assert bleu4(answer, references) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_rouge_is_the_packages(language):
+    from rouge import Rouge
+    for _ in range(1000):
+        a, b = (" ".join(tokenize_words(s, "zh")) if language == "zh" else s
+                for s in (sentence(language, random.choice((0, 1, 2, 5, 20))) for _ in range(2)))
+        try:
+            expected = {k: v["f"] for k, v in Rouge().get_scores(a, b)[0].items()}
+        except ValueError:                                               # the package refuses empty texts
+            expected = {"rouge-1": 0, "rouge-2": 0, "rouge-l": 0}
+        ours = rouge(a, b)
+        for name, theirs in (("rouge1", "rouge-1"), ("rouge2", "rouge-2"), ("rougeL", "rouge-l")):
+            assert ours[name] == pytest.approx(expected[theirs], abs=1e-9), (a, b)
+
+
+def test_english_words_are_nltks_within_a_sentence():
+    from nltk.tokenize.destructive import NLTKWordTokenizer
+    for text in ("I don't know, matey; it's 3,500 miles (or 3.5) away!", "Well... who's there?", "They'll say: no -- never.",
+                 "Holmes can't, won't and shouldn't.", "Rock & roll costs $5, or 10%."):
+        assert tokenize_words(text, "en") == NLTKWordTokenizer().tokenize(text)
+    assert tokenize_words("One. Two! Three", "en") == ["One", ".", "Two", "!", "Three"]
+
+
+def test_metrics_by_hand():
+    assert score_answer("俺老孙来也", ["俺老孙来也"], "zh") == pytest.approx({"rouge1": 100, "rouge2": 100, "rougeL": 100, "bleu4": 100}, abs=1e-4)
+    assert score_answer("", ["x y"], "en") == {"rouge1": 0, "rouge2": 0, "rougeL": 0, "bleu4": 0}
+    two = score_answer("a b c", ["a b x y z q", "c"], "en")                 # the best reference, metric by metric
+    assert two["rouge1"] == pytest.approx(50, abs=1e-4)
+    assert score_answer("是" * 3000, ["是" * 2000 + "不"], "zh")["rougeL"] > 0    # the package dies of recursion here
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="GPT-4's published answers are not here")
+@pytest.mark.parametrize("file, language, row, tolerance", [
+    ("zh-general", "zh", (37.02, 58.55, 36.53, 52.14), 0.011), ("zh-role_specific", "zh", (7.32, 35.57, 12.28, 23.06), 0.011),
+    ("en-role_specific", "en", (8.01, 32.04, 9.89, 28.83), 0.03)])
+def test_our_metrics_give_the_papers_gpt4_rows(file, language, row, tolerance, tmp_path):
+    out = tmp_path / "s.json"
+    command("eval", "--predictions", GOLDEN / f"{file}.jsonl", "--language", language, "--out", out)
+    (split,) = json.loads(out.read_text())["splits"].values()
+    got = [split["overall"][m] for m in ("bleu4", "rouge1", "rouge2", "rougeL")]
+    assert got == pytest.approx(row, abs=tolerance)
+
+
+@pytest.mark.parametrize("answer, facts, language, right", [
+    ("Arr! They call it PARIS, matey.", ["Paris"], "en", True), ("Parisian wine", ["Paris"], "en", False),
+    ("old, Marta: Quill", ["old Marta Quill"], "en", True), ("Marta Quill, the old", ["old Marta Quill"], "en", False),
+    ("a hive", ["nest", "hive"], "en", True), ("", ["hive"], "en", False), ("嘿嘿！俺老孙住在水帘洞！", ["水帘洞"], "zh", True),
+    ("水，帘洞", ["水帘洞"], "zh", True), ("帘水洞", ["水帘洞"], "zh", False)])
+def test_a_fact_is_its_words_in_a_row(answer, facts, language, right):
+    assert contains_fact(answer, facts, language) is right
+    assert score_answer(answer, ["x"], language, facts)["fact"] == 100 * right
+    assert "fact" not in score_answer(answer, ["x"], language)
+
+
+def test_distinct_n_by_hand():
+    line = dict(dict.fromkeys(METRICS, 1.0), language="en")
+    s = mean_scores([line | {"answer": "tea tea tea"}, line | {"answer": "tea now"}])
+    assert (s["length"], s["distinct1"], s["distinct2"]) == (2.5, 2 / 5, 2 / 3)
+    assert mean_scores([line | {"answer": ""}])["distinct2"] == 0
+
+
+def test_bootstrap_of_constants_and_columns():
+    low, high = bootstrap(np.stack([np.full(50, 3.0), np.arange(50)], 1))
+    assert low[0] == high[0] == 3 and low[1] < 24.5 < high[1]
+
+
+
+def test_bootstrap_of_items_and_seeds_together():
+    """Of one run a side it is the paired bootstrap; of many it is as wide as plain resampling, and as the variances say."""
+    rng = np.random.default_rng(torch.randint(1000, ()).item())
+    a, b = rng.normal(size=(1, 60)), rng.normal(size=(1, 60))
+    assert bootstrap_difference(a, b) == pytest.approx(bootstrap((a - b)[0]))
+
+    items = rng.normal(size=60)
+    a = items + rng.normal(size=(6, 1)) + 0.1 * rng.normal(size=(6, 60))            # what a run has in common with itself
+    b = 0.5 * items + rng.normal(size=(4, 1))
+    low, high = bootstrap_difference(a, b, 4000)
+    drawn = []
+    for _ in range(4000):
+        which = rng.integers(60, size=60)
+        drawn.append(a[rng.integers(6, size=6)][:, which].mean() - b[rng.integers(4, size=4)][:, which].mean())
+    assert [low, high] == pytest.approx(np.percentile(drawn, (2.5, 97.5)), abs=0.1)
+    variance = a.mean(1).var() / 6 + b.mean(1).var() / 4 + (a.mean(0) - b.mean(0)).var() / 60
+    assert (high - low) / 2 == pytest.approx(1.96 * variance ** 0.5, rel=0.15)
+

@@ -14,7 +14,7 @@ from checkpoint import load_run
 from data import persona
 from hycora_layer import METHODS, AdapterConfig, HyperModel
 from model import Transformer
-from tools import export
+from tools import export, peft_adapter
 from tools.serving_files import folder_names
 
 FAMILIES = {"LlamaForCausalLM": "LlamaConfig", "Qwen2ForCausalLM": "Qwen2Config", "MistralForCausalLM": "MistralConfig"}
@@ -95,7 +95,7 @@ def test_a_spoiled_adapter_is_noticed(tmp_path, spoil):
         tensors[next(iter(tensors))] += 1
     save_file(tensors, path)
     with pytest.raises((ValueError, KeyError)):
-        export.verify(model, 1, tmp_path)
+        peft_adapter.verify(model, 1, tmp_path)
 
 
 def run_folder(tmp_path, *args):

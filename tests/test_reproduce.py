@@ -12,8 +12,8 @@ import tools.reproduce as reproduce
 import tools.results as results
 from checkpoint import load_run
 from data import Sample, load_rolebench, some_of_each
-from tools.add_role import add_role, drift
 from tools.compare import compare
+from tools.new_role import add_role, drift
 from tools.studies import Study
 
 
@@ -191,7 +191,7 @@ def test_a_new_role_learns_and_the_others_stay(runs, tmp_path):
 
 
 def test_the_step_with_the_likeliest_held_out_lines_is_kept(runs, monkeypatch):
-    from tools import add_role as module
+    from tools import new_role as module
     samples = [Sample("added", "new", line["question"], tuple(line["generated"]), "zh") for line in LINES]
     model, tokenizer, config = load_run(runs / "hycora", "cpu")
     nats = iter([3.0, 1.0, 2.0])

@@ -13,7 +13,7 @@ import pytest
 import train
 from checkpoint import load_run
 from generate import Decoding, generate
-from tools import engines, serve_check
+from tools import engines, serve_check, serve_speed
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +72,21 @@ def test_a_blend_by_scales_is_b_times_the_mean_of_both_a(loaded, capsys):
 
 
 def test_speeds_stand_side_by_side(loaded, capsys, monkeypatch):
-    monkeypatch.setattr(serve_check, "BATCHES", (1, 2))
-    serve_check.compare_speed(Ours(loaded), *loaded, list(loaded[2]["roles"]), 3)
-    title, engine, ours = capsys.readouterr().out.splitlines()
-    assert "batch 2, mixed" in title and engine.startswith("Ours") and ours.startswith("this code")
+    monkeypatch.setattr(serve_speed, "BATCHES", (1, 2))
+    serve_speed.compare_speed(Ours(loaded), *loaded, list(loaded[2]["roles"]), 3)
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert "Ours, this code" in title
+    assert [line[:19].split() for line in lines] == [["batch", "1", "one", "role"], ["batch", "2", "one", "role"], ["batch", "2", "mixed"]]
+    assert all(float(rate) > 0 for line in lines for rate in line.split()[-2:])
+
+
+def test_vllm_is_given_the_rank_of_the_adapters(tmp_path, monkeypatch):
+    """Neeko puts the blocks of all roles side by side: rank 2 of five roles is 10, and 16 is the next that vLLM takes."""
+    started = []
+    monkeypatch.setattr(engines.Server, "__init__", lambda self, command, *_, **__: started.extend(command))
+    (tmp_path / "adapter_config.json").write_text('{"r": 10}')
+    engines.Vllm("python", "base", {"Grum": tmp_path}, "float32", 9, tmp_path / "log")
+    assert started[started.index("--max-lora-rank") + 1] == 16
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -9,9 +9,31 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+from data import persona
+from files import read_json
+from tools.serving_files import vllm_rank
 
 DTYPES = {"float32": "f32", "bfloat16": "bf16"}          # llama.cpp's names
 START_SECONDS = 600
+
+
+def messages_for(question, role, config):
+    """The chat messages of a question, with the role's persona where the run's prompts have it."""
+    text = persona(role, config)
+    messages = [{"role": "system", "content": text}] if text else []
+    return [*messages, {"role": "user", "content": question}]
+
+
+def ask_all(engine, asked, config, new_tokens, ignore_eos=False):
+    """What an engine's `chat` says to each (role, question), all asked at once, in mixed batches."""
+    def ask(role_and_question):
+        role, question = role_and_question
+        return engine.chat(role, messages_for(question, role, config), new_tokens, ignore_eos)
+
+    with ThreadPoolExecutor(len(asked)) as pool:
+        return list(pool.map(ask, asked))
 
 
 class Server:
@@ -65,7 +87,7 @@ class Server:
 
 class Vllm(Server):
     """vLLM's OpenAI server; python: that of its environment; folders: {role: exported folder}."""
-    def __init__(self, python, base, folders, dtype, port, log, merged=False, rank=8):
+    def __init__(self, python, base, folders, dtype, port, log, merged=False):
         template = next(iter(folders.values())) / "chat_template.jinja"
         command = [python, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", port,
                    "--model", next(iter(folders.values())) if merged else base, "--chat-template", template,
@@ -74,6 +96,7 @@ class Vllm(Server):
         if merged:
             command += ["--served-model-name", *folders]
         else:
+            rank = vllm_rank(read_json(template.with_name("adapter_config.json"))["r"])
             command += ["--enable-lora", "--max-lora-rank", rank, "--max-loras", len(folders), "--lora-modules",
                         *(json.dumps({"name": role, "path": str(folder)}) for role, folder in folders.items())]
         super().__init__(command, port, log, VLLM_CPU_KVCACHE_SPACE="1")

@@ -7,14 +7,11 @@ Every role is exported to a temporary folder and served on the loopback interfac
 once, as chat messages, and answer greedily. Compared are the ids of the prompts, which have to be equal, and those of
 the answers; where they part, the two tokens and how far apart their logits are for us: in fp32 that is a tie.
 """
-from console import one_line_errors, printable, render_table
+from console import Parser, one_line_errors, printable, render_table
 
-import argparse
 import signal
 import sys
 import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -24,61 +21,48 @@ from data import persona
 from files import fetch_model
 from generate import Decoding, generate
 from tools import engines
-from tools.export import adapted, adapter_rank, role_lora_weights, write_adapter, write_model
-from tools.serving_files import folder_names, write_serving_files
+from tools.export import export_role
+from tools.peft_adapter import adapted, role_lora_weights
+from tools.serve_speed import compare_speed
+from tools.serving_files import folder_names
 
 QUESTIONS = ("Who are you?", "What is the capital of France?", "Tell me a secret.", "What do you do when it rains?")
-BATCHES = (1, 8, 32)
-
-
-def export_all(model, tokenizer, config, folder, merge):
-    """{role: folder} of exported adapters; merge: only the first role's, merged into the backbone, last of all."""
-    places = {}
-    for role, name in folder_names(config["roles"]).items():
-        places[role] = folder / name
-        number = config["roles"][role]
-        rank = None if merge else adapter_rank(model, number)
-        (write_model if merge else write_adapter)(model, number, config["model"], places[role])
-        write_serving_files(places[role], role, tokenizer, config, rank)
-        if merge:
-            break
-    return places
-
-
-def messages_for(question, role, config):
-    """The chat messages of a question, with the role's persona where the run's prompts have it."""
-    text = persona(role, config)
-    return [{"role": "system", "content": text}] * bool(text) + [{"role": "user", "content": question}]
 
 
 def equal_ids(ours, theirs):
     """How many ids two answers have in common, from the first on."""
-    pairs = zip(ours, theirs)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(theirs)))
+    same = 0
+    while same < min(len(ours), len(theirs)) and ours[same] == theirs[same]:
+        same += 1
+    return same
 
 
 def compare_answers(engine, model, tokenizer, config, roles, new_tokens, merged):
     """Prints role by role how far the engine's greedy answers are ours; all are asked at once, in mixed batches."""
     asked = [(role, question) for question in QUESTIONS for role in roles]
     prompts = [tokenizer.prompt(question, persona(role, config)) for role, question in asked]
-    numbers = None if merged else [config["roles"][role] for role, _ in asked]
-    ours = generate(model, prompts, numbers, tokenizer.stop_ids, Decoding(new_tokens))
-    with ThreadPoolExecutor(len(asked)) as pool:
-        theirs = list(pool.map(lambda a: engine.chat(a[0], messages_for(a[1], a[0], config), new_tokens), asked))
+    numbers = [None if merged else config["roles"][role] for role, _ in asked]
+
+    theirs = engines.ask_all(engine, asked, config, new_tokens)
+    ours = generate(model, prompts, None if merged else numbers, tokenizer.stop_ids, Decoding(new_tokens))
 
     rows = [["role", "question", "prompt", "equal ids", "where they part", "their answer"]]
     total = 0
-    for i, ((role, question), mine, (their_prompt, answer)) in enumerate(zip(asked, ours, theirs)):
+    for (role, question), prompt, number, mine, (their_prompt, answer) in zip(asked, prompts, numbers, ours, theirs):
         answer = [token for token in answer if token not in tokenizer.stop_ids]
         same = equal_ids(mine, answer)
         total += same
+
+        # how near the two next tokens are for us, where the answers part
         parting = "-"
         if mine != answer:
-            a, b = ([*ids, tokenizer.stop_id][same] for ids in (mine, answer))
-            logits = next_logits(model, [*prompts[i], *mine[:same]], numbers and numbers[i])
-            parting = f"logits {abs(logits[a] - logits[b]):.2g} apart"
-        rows.append([role, question, "equal" if their_prompt == prompts[i] else "DIFFERENT", f"{same} of {len(mine)}",
-                     parting, printable(tokenizer.decode(answer))[:60]])
+            logits = next_logits(model, prompt + mine[:same], number)
+            my_next, their_next = ([*ids, tokenizer.stop_id][same] for ids in (mine, answer))
+            parting = f"logits {abs(logits[my_next] - logits[their_next]):.2g} apart"
+
+        prompts_are = "equal" if their_prompt == prompt else "DIFFERENT"
+        text = printable(tokenizer.decode(answer))[:60]
+        rows.append([role, question, prompts_are, f"{same} of {len(mine)}", parting, text])
     print(render_table(rows))
     print(f"{total} of {sum(map(len, ours))} ids are equal up to where each answer parts\n")
 
@@ -104,42 +88,17 @@ def compare_blend(engine, model, tokenizer, config, roles, new_tokens):
     finally:
         for linear in adapted(model).values():
             linear.lora_weights = None
+
     scales = {first: 0.5, second: 0.5}
-    _, theirs = engine.chat(scales, messages_for(QUESTIONS[0], first, config), new_tokens)
+    _, theirs = engine.chat(scales, engines.messages_for(QUESTIONS[0], first, config), new_tokens)
     print(f"{first} + {second} by scales: {equal_ids(ours, theirs)} of {len(ours)} ids are equal: "
           f"{printable(tokenizer.decode(theirs))}\n")
 
 
-def tokens_per_second(ask, roles, batch, new_tokens):
-    """Tokens per second of `batch` answers of `new_tokens` each; ask(list of roles) makes them at once."""
-    names = [roles[i % len(roles)] for i in range(batch)]
-    ask(names)                                                           # once for nothing: caches, threads
-    start = time.perf_counter()
-    ask(names)
-    return batch * new_tokens / (time.perf_counter() - start)
-
-
-def compare_speed(engine, model, tokenizer, config, roles, new_tokens):
-    """Prints tokens per second of the engine and of ours, for one role and for mixed ones."""
-    def ask_engine(names):
-        with ThreadPoolExecutor(len(names)) as pool:
-            list(pool.map(lambda role: engine.chat(role, messages_for(QUESTIONS[3], role, config), new_tokens, True),
-                          names))
-
-    def ask_ours(names):
-        prompts = [tokenizer.prompt(QUESTIONS[3], persona(role, config)) for role in names]
-        generate(model, prompts, [config["roles"][role] for role in names], set(), Decoding(new_tokens))
-
-    rows = [["tokens/s", *(f"batch {batch}, {kind}" for batch in BATCHES for kind in ("one role", "mixed"))]]
-    for title, ask in ((type(engine).__name__, ask_engine), ("this code", ask_ours)):
-        rates = [tokens_per_second(ask, some, batch, new_tokens) for batch in BATCHES for some in (roles[:1], roles)]
-        rows.append([title, *(f"{rate:.0f}" for rate in rates)])
-    print(render_table(rows))
-
-
+@one_line_errors("tools.serve_check")
 def main():
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--run", required=True)
     parser.add_argument("--vllm", metavar="PYTHON", help="the python of an environment that has vLLM")
     parser.add_argument("--llama", metavar="FOLDER", type=Path, help="llama.cpp's source, for its converters")
@@ -150,22 +109,30 @@ def main():
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--port", type=int, default=8123)
     args = parser.parse_args()
-    with one_line_errors("tools.serve_check"), tempfile.TemporaryDirectory() as folder:
-        if bool(args.vllm) == bool(args.llama and args.llama_server):
-            raise ValueError("either --vllm, or --llama and --llama-server, says what to check")
-        model, tokenizer, config = load_run(args.run, "cpu")
-        for p in model.backbone.parameters():
-            if not p.requires_grad:
-                p.data = p.data.to(getattr(torch, args.dtype))
-        folders = export_all(model, tokenizer, config, Path(folder), args.merge)
-        base, log = fetch_model(config["model"]), Path(args.run) / "serve_check.log"
-        rest = (base, folders, args.dtype, args.port, log, args.merge)
+    if bool(args.vllm) == bool(args.llama and args.llama_server):
+        raise ValueError("either --vllm, or --llama and --llama-server, says what to check")
+
+    # the frozen weights in the dtype that the engine is going to use
+    model, tokenizer, config = load_run(args.run, "cpu")
+    for p in model.backbone.parameters():
+        if not p.requires_grad:
+            p.data = p.data.to(getattr(torch, args.dtype))
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))                # so that the server ends with this program
+    with tempfile.TemporaryDirectory() as folder:
+        roles = list(config["roles"])[:1 if args.merge else None]
+        folders = {role: Path(folder) / name for role, name in folder_names(config["roles"]).items() if role in roles}
+        for role, place in folders.items():
+            export_role(model, tokenizer, config, role, place, args.merge)
+
+        # the engine, and what it is asked
+        log = Path(args.run) / "serve_check.log"
+        served = (fetch_model(config["model"]), folders, args.dtype, args.port, log, args.merge)
         if args.vllm:
-            engine = engines.Vllm(args.vllm, *rest)
+            engine = engines.Vllm(args.vllm, *served)
         else:
-            engine = engines.LlamaCpp(args.llama, args.llama_server, *rest)
-        roles = list(folders)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))            # so that the server ends with this program
+            engine = engines.LlamaCpp(args.llama, args.llama_server, *served)
+
         with engine:
             print(f"{type(engine).__name__}, {args.dtype}, {args.run}{', merged' if args.merge else ''}")
             compare_answers(engine, model, tokenizer, config, roles, args.new_tokens, args.merge)

@@ -26,6 +26,11 @@ def folder_names(roles):
     return names
 
 
+def vllm_rank(rank):
+    """What --max-lora-rank has to be for adapters of a rank."""
+    return next(allowed for allowed in VLLM_RANKS if rank <= allowed)
+
+
 def make_readme(role, config, prompt, rank=None):
     """The text of an export's README.md. prompt: a rendered one; rank: that of the adapter, None for a merged model."""
     made_of = "the role's A and the shared B of every linear, as a peft LoRA adapter" if rank else "a merged model"
@@ -38,8 +43,7 @@ def make_readme(role, config, prompt, rank=None):
 
     base, dtype = config["model"], {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[config["precision"]]
     if rank:
-        vllm_rank = next(allowed for allowed in VLLM_RANKS if rank <= allowed)
-        vllm = f"vllm serve {base} --enable-lora --max-lora-rank {vllm_rank} --lora-modules role=."
+        vllm = f"vllm serve {base} --enable-lora --max-lora-rank {vllm_rank(rank)} --lora-modules role=."
         llama = (f"python convert_hf_to_gguf.py {base} --outfile base.gguf && python convert_lora_to_gguf.py . --base "
                  f"{base} --outfile role.gguf\nllama-server -m base.gguf --lora role.gguf")
     else:

@@ -17,7 +17,7 @@ from data import load_test_samples
 from hycora_layer import METHODS, AdapterConfig, HyperModel
 from likelihood import reference_nll
 from model import ModelConfig, Transformer
-from tools import figures, paper, plots
+from tools import figures, paper, params, plots, similarity
 
 PAGES = sorted([ROOT / "README.md", ROOT / "RESULTS.md", *(ROOT / "docs").glob("*.md")])
 
@@ -28,9 +28,9 @@ def test_the_page_of_the_paper_is_what_the_source_makes_of_it():
 
 def test_the_shapes_on_the_page_are_those_of_the_model():
     """Every weight in a table of shapes, beside a LLaMA-2-7B built without memory."""
-    sizes = {name: read_config(paper.AUTHORS)[name] for name in paper.SIZES}
+    sizes = {name: read_config(params.AUTHORS)[name] for name in params.SIZES}
     with torch.device("meta"):
-        backbone = Transformer(ModelConfig.from_hf(paper.LLAMA2_7B))
+        backbone = Transformer(ModelConfig.from_hf(params.LLAMA2_7B))
         model = HyperModel(backbone, AdapterConfig(num_roles=95, **sizes))
     shapes = {}
     for name, p in model.trainable().items():
@@ -117,7 +117,7 @@ def test_similarities_are_cosines_of_role_and_response(run, monkeypatch):
     model, tokenizer, config = load_run(run, "cpu")
     samples = load_test_samples(config["data"], "zh", limit=6, roles=config["roles"])
     voices = [s.role for s in samples]
-    found = plots.similarities(model, tokenizer, config, samples, voices)
+    found = similarity.similarities(model, tokenizer, config, samples, voices)
 
     _, e_t = reference_nll(model, tokenizer, config, samples)
     for i in range(2):
@@ -130,11 +130,11 @@ def test_similarities_are_cosines_of_role_and_response(run, monkeypatch):
 
 def test_the_command_draws_a_run(run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(plots, "load_test_samples", functools.partial(load_test_samples, limit=4))
+    monkeypatch.setattr(similarity, "load_test_samples", functools.partial(load_test_samples, limit=4))
     monkeypatch.setattr(sys, "argv", ["figures", "--run", str(run), "--out", str(tmp_path)])
     figures.main()
     assert "parameters, similarity" in capsys.readouterr().out
-    assert "read in the next voice" in (tmp_path / "similarity.svg").read_text("utf8")
+    assert "read as another role" in (tmp_path / "similarity.svg").read_text("utf8")
 
     monkeypatch.setattr(sys, "argv", ["figures", "--run", "nowhere", "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as end:
@@ -144,11 +144,13 @@ def test_the_command_draws_a_run(run, tmp_path, monkeypatch, capsys):
 
 def test_voice_and_fact_of_a_study():
     names = [*METHODS, "hycora w/o HCL", "backbone"]
-    rows = [{"method": name, "split": split, "kind": "all", "rougeL": 50.0 + n, "fact": 90.0 - 10 * n}
-            for split in ("general", "role_specific") for n, name in enumerate(names)]
+    std = {"rougeL": 1.25, "fact": 0.5}
+    rows = [{"method": name, "split": split, "kind": "all", "rougeL": 50.0 + n, "fact": 90.0 - 10 * n, "seeds": 1 + 2 * (n == 0),
+             "std": std if n == 0 else None} for split in ("general", "role_specific") for n, name in enumerate(names)]
     svg = str(plots.voice_and_fact({"rows": rows}))
     assert all(f">{name}</text>" in svg for name in names)
     assert svg.count("<circle") == 4 * len(names) + 2
+    assert svg.count(">50.0 ± 1.2<") == svg.count(">51.0<") == 2 and "mean ± deviation of 1 to 3 seeds" in svg
     assert plots.voice_and_fact({"rows": [{"method": "lora", "split": "general", "rougeL": 50.0}]}) is None
 
     # and the study that the repository carries

@@ -7,13 +7,15 @@ import pytest
 from conftest import ROOT
 
 from tools import exercises
-from tools.exercises import EXERCISES, blank, judge, transplant, write_exercises
+from tools.exercises import EXERCISES, judge, write_exercises
+from tools.source import blank, find, transplant
 
 # in a process of its own: swaps the code of each function for that of its blank, and counts the tests that pass
 EACH_ALONE = """
 import importlib, sys
 import pytest
-from tools.exercises import EXERCISES, ROOT, blank
+from tools.exercises import EXERCISES
+from tools.source import ROOT, blank
 
 def codes(code):
     yield code
@@ -34,7 +36,7 @@ for exercise in EXERCISES:
     for part in filter(None, (owner, name)):
         function = getattr(function, part)
     original = function.__code__
-    text = blank((ROOT / file).read_text("utf8"), owner, name, exercise.name)
+    text = blank((ROOT / file).read_text("utf8"), owner, name, exercise.message())
     function.__code__ = next(c for c in codes(compile(text, file, "exec")) if c.co_qualname == function.__qualname__)
     counter = Counter()
     pytest.main(["--tb=line", "-p", "no:cacheprovider", *(f"tests/{test}" for test in exercise.tests)], [counter])
@@ -55,8 +57,8 @@ def test_a_blank_keeps_docstring_shapes_and_comments_and_the_original_fits_back(
     for exercise in EXERCISES:
         file, owner, name = exercise.place()
         original = (ROOT / file).read_text("utf8")
-        text = blank(original, owner, name, exercise.name)
-        assert exercises.find(text, owner, name).body[-1].exc.func.id == "NotImplementedError"
+        text = blank(original, owner, name, exercise.message())
+        assert find(text, owner, name).body[-1].exc.func.id == "NotImplementedError"
         assert transplant(text, original, owner, name) == original
         assert judge(exercise, tmp_path / "learn") == "blank"
 
@@ -64,7 +66,7 @@ def test_a_blank_keeps_docstring_shapes_and_comments_and_the_original_fits_back(
     assert "Eq. 7, averaged over the batch I." in losses and "# (B, B): j is in P(i)" in losses
     assert "log_softmax(-1)\n    positive" not in losses
     assert (tmp_path / "learn/config.py").read_text("utf8") == (ROOT / "config.py").read_text("utf8")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(ValueError, match="learn exists"):
         write_exercises(tmp_path / "learn")
 
 
@@ -78,14 +80,12 @@ def test_an_answer_is_judged_while_others_are_blank(wrong, verdict, tmp_path):
     assert judge(exercise, tmp_path / "learn").startswith(verdict)
 
 
-def test_what_cannot_be_judged_gets_one_line(tmp_path):
+def test_what_cannot_be_judged_is_not_right_yet(tmp_path):
     exercise = EXERCISES[6]
-    (tmp_path / "losses.py").write_text("def hyper_contrastive_loss(:\n", "utf8")
-    with pytest.raises(ValueError, match=r"losses.py:1: "):
-        judge(exercise, tmp_path)
-    (tmp_path / "losses.py").write_text("def another():\n    pass\n", "utf8")
-    with pytest.raises(ValueError, match="no hyper_contrastive_loss any more"):
-        judge(exercise, tmp_path)
+    for text, verdict in (("x = 1\ndef hyper_contrastive_loss(:\n", "not yet: losses.py, line 2: "),
+                          ("def another():\n    pass\n", "not yet: there is no hyper_contrastive_loss any more")):
+        (tmp_path / "losses.py").write_text(text, "utf8")
+        assert judge(exercise, tmp_path).startswith(verdict)
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
@@ -94,6 +94,14 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         exercises.main()
     out = capsys.readouterr().out
     assert out.count("ContrastiveProjections.forward") == 2 and out.count("blank") == len(EXERCISES)
-    monkeypatch.setattr(sys, "argv", ["exercises"])
-    with pytest.raises(SystemExit):
+    for more, message in (([], "give either"), (["--check", str(tmp_path)], "holds no exercises")):
+        monkeypatch.setattr(sys, "argv", ["exercises", *more])
+        with pytest.raises(SystemExit, match=message):
+            exercises.main()
+
+    # the last line says what to do next
+    for verdict, message in (("right", "the demo on your own code"), ("not yet: assert 1 == 2", "--show prints")):
+        monkeypatch.setattr(exercises, "judge", lambda *_, verdict=verdict: verdict)
+        monkeypatch.setattr(sys, "argv", ["exercises", "--check", str(tmp_path / "learn")])
         exercises.main()
+        assert message in capsys.readouterr().out.splitlines()[-1]

@@ -1,28 +1,27 @@
 """Exercises that judge themselves: the core with the bodies of its equations left blank.
 
-    python -m tools.exercises --out learn              # copies the modules, blanks some functions
-    python -m tools.exercises --check learn            # says which of them are right by now
-    python -m tools.exercises --check learn --only "Eq. 7" --show
-    python learn/train.py                              # when all are right: the demo, on your own code
+    python -m tools.exercises --out learn                             # copies the modules, leaves some functions blank
+    python -m tools.exercises --check learn                           # says which of them are right by now
+    python -m tools.exercises --check learn --only "Eq. 7" --show     # and prints what its tests say
+    python learn/train.py --config configs/tiny.json                  # when all are right: the demo, on your own code
 
-A blank keeps its docstring, its shapes and its comments. The judges are the project's own tests, and each exercise is
-judged with all others as in the project, so the order is yours. Nothing is kept twice: blanks are cut by `ast`.
+A blank keeps its docstring, its shapes and its comments. The project's own tests are the judges, and each exercise is
+judged with all others as in the project, so you choose the order. Nothing is kept twice: `ast` finds what to blank.
 """
 from console import one_line_errors, pad
 
 import argparse
 import ast
-import io
 import os
+import re
 import subprocess
 import sys
 import tempfile
-import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
 from files import write_text
-from tools.source import ROOT, named, tagged
+from tools.source import ROOT, blank, find, named, tagged, transplant
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,10 @@ class Exercise:
         path, node = named(self.function)
         _, *owner, _ = self.function.split(".")
         return path.name, owner[0] if owner else None, node.name
+
+    def message(self):
+        """What a blank says when it is called."""
+        return f"exercise {self.name}: docs/paper.md says more"
 
 
 EXERCISES = (
@@ -64,66 +67,30 @@ EXERCISES = (
 )
 
 
-# ------------------------------------------------------------------------------------------------- blanks in a source
-def find(text, owner, name):
-    """The node of a function in a source text. ValueError if it is gone."""
-    nodes = ast.parse(text).body
-    if owner:
-        classes = [node for node in nodes if isinstance(node, ast.ClassDef) and node.name == owner]
-        nodes = classes[0].body if classes else []
-    for node in nodes:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            return node
-    raise ValueError(f"there is no {f'{owner}.' if owner else ''}{name} any more")
-
-
-def blank(text, owner, name, exercise):
-    """`text` with the body of a function replaced by its comments and an error."""
-    node = find(text, owner, name)
-    lines = text.splitlines(keepends=True)
-    body = node.body[1:] if ast.get_docstring(node) else node.body
-    first = body[0].lineno - 1
-
-    # comments of the body; those at line ends, the shapes among them, get lines of their own
-    indent = " " * body[0].col_offset
-    comments = []
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT and first < token.start[0] <= node.end_lineno:
-            comments.append(f"{indent}{token.string}\n")
-    comments.append(f'{indent}raise NotImplementedError("exercise {exercise}: docs/paper.md says more")\n')
-    return "".join(lines[:first] + comments + lines[node.end_lineno:])
-
-
-def transplant(text, source, owner, name):
-    """`text` with a function as it is in `source`."""
-    there = find(source, owner, name)
-    here = find(text, owner, name)
-    lines = text.splitlines(keepends=True)
-    function = source.splitlines(keepends=True)[there.lineno - 1:there.end_lineno]
-    return "".join(lines[:here.lineno - 1] + function + lines[here.end_lineno:])
-
-
 def write_exercises(out):
-    """Copies the modules of the core to a new folder, blanks cut. FileExistsError if it is there already."""
+    """Copies the modules of the core to a new folder, with the exercises left blank. ValueError if it exists."""
+    if out.exists():
+        raise ValueError(f"{out} exists: choose a new folder, or judge it with --check {out}")
     out.mkdir(parents=True)
     for path in sorted(ROOT.glob("*.py")):
         text = path.read_text("utf8")
         for exercise in EXERCISES:
             file, owner, name = exercise.place()
             if file == path.name:
-                text = blank(text, owner, name, exercise.name)
+                text = blank(text, owner, name, exercise.message())
         write_text(out / path.name, text)
 
 
-# -------------------------------------------------------------------------------------------------------------- judging
 def judge(exercise, folder, show=False):
-    """"blank", "right", or what the first failing test says."""
+    """"blank", "right", or "not yet: " and what is wrong. OSError if the folder holds no exercises."""
     file, owner, name = exercise.place()
     text = (folder / file).read_text("utf8")
     try:
         node = find(text, owner, name)
     except SyntaxError as e:
-        raise ValueError(f"{folder / file}:{e.lineno}: {e.msg}") from None
+        return f"not yet: {file}, line {e.lineno}: {e.msg}"
+    except ValueError as e:
+        return f"not yet: {e}"
     if "NotImplementedError" in ast.unparse(node):
         return "blank"
 
@@ -142,7 +109,7 @@ def judge(exercise, folder, show=False):
         print(done.stdout)
     if done.returncode == 0:
         return "right"
-    errors = [line[1:].strip() for line in done.stdout.splitlines() if line.startswith("E ")]
+    errors = re.findall(r"^E +(.+)$", done.stdout, re.M)
     return f"not yet: {errors[0] if errors else 'the tests do not run; --show says why'}"
 
 
@@ -156,17 +123,25 @@ def main():
     args = parser.parse_args()
     with one_line_errors("tools.exercises"):
         if bool(args.out) == bool(args.check):
-            raise ValueError("either --out or --check, please")
+            raise ValueError("give either --out or --check")
         if args.out:
             write_exercises(args.out)
+        elif not (args.check / "hyper.py").is_file():
+            raise ValueError(f"{args.check} holds no exercises: python -m tools.exercises --out FOLDER makes them")
+
+        verdicts = []
         for exercise in EXERCISES:
             if args.only in (None, exercise.name):
                 file, owner, name = exercise.place()
                 function = f"{owner}.{name}" if owner else name
-                status = judge(exercise, args.check, args.show) if args.check else ""
-                print(f"{pad(exercise.name, 10)}{pad(file, 17)}{pad(function, 32)}{status}".rstrip(), flush=True)
+                verdicts.append(judge(exercise, args.check, args.show) if args.check else "")
+                print(f"{pad(exercise.name, 10)}{pad(file, 17)}{pad(function, 32)}{verdicts[-1]}".rstrip(), flush=True)
     if args.out:
-        print(f"\nwrote {args.out}; python -m tools.exercises --check {args.out} says what is right")
+        print(f"\nwrote {args.out}: write a function, then python -m tools.exercises --check {args.out}")
+    elif set(verdicts) == {"right"} and not args.only:
+        print(f"\nall right; the demo on your own code: python {args.check}/train.py --config configs/tiny.json")
+    elif any(verdict.startswith("not yet") for verdict in verdicts) and not args.show:
+        print('\n--only "Eq. 7" --show prints what the tests of one exercise say')
 
 
 if __name__ == "__main__":

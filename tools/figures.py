@@ -1,9 +1,10 @@
 """The figures of the documents, as SVG that reads on white and on black.
 
-    python -m tools.figures                                      # to docs/figures
-    python -m tools.figures --run runs/demo                      # and what is drawn from a trained run
+    python -m tools.figures                      # to docs/figures; voice and facts are those of results/tiny.json
+    python -m tools.figures --run tiny/run       # and the similarities that Eq. 7 is about, before and after training
 
-`tools.svg` has the drawing board and the colours, `tools.plots` what is drawn from numbers.
+The architecture is drawn here, how roles share matrices by `tools.diagrams`, numbers by `tools.plots` and
+`tools.similarity`; `tools.svg` has the drawing board and the colours.
 """
 from console import one_line_errors
 
@@ -11,8 +12,9 @@ import argparse
 from pathlib import Path
 
 from files import parse_json, write_text
-from tools.paper import trainable
-from tools.plots import parameters, similarity, voice_and_fact
+from tools.diagrams import batch, sharing
+from tools.plots import parameters, voice_and_fact
+from tools.similarity import similarity
 from tools.source import ROOT
 from tools.svg import Svg
 
@@ -90,96 +92,6 @@ def similarity_icon(svg, x, y, cells=4, size=22):
         for j in range(cells):
             sign = "+" if i == j else "–"
             svg.box(x + (j - 1.5) * size, y + (i - 1.5) * size, size, size, sign, size=12)
-
-
-def sharing():
-    """Figure 1 of the paper: where A and B live."""
-    svg = Svg(830, 385, "Three roles. (a) One LoRA for all: A and B are shared. (b) A LoRA for each: three A and B. "
-                        "(c) HyCoRA: the hyper-network generates an A for each role, and B is shared.")
-    panels = (("lora", "(a) one LoRA for all", "shared", "shared"),
-              ("ind-lora", "(b) one LoRA for each", "role", "role"),
-              ("hycora", "(c) HyCoRA: half and half", "generated", "shared"))
-    for panel, (method, title, kind_a, kind_b) in enumerate(panels):
-        middle = 140 + 275 * panel
-        columns = (middle - 80, middle, middle + 80)
-        svg.text(middle, 22, title, 16, weight="600")
-
-        # a factor that is shared is as wide as all roles
-        for name, kind, y, narrow in (("B", kind_b, 85, "bottom"), ("A", kind_a, 160, "top")):
-            if kind == "shared":
-                svg.factor(middle, y, name, kind, narrow, width=230, height=40)
-                continue
-            for x in columns:
-                svg.factor(x, y, name, kind, narrow, height=40)
-        for x in (middle,) if kind_a == "shared" else columns:
-            svg.path((x, 139), (x, 108))
-
-        # where the role comes in
-        if kind_a == "generated":
-            svg.box(middle, 245, 230, 40, "hyper-network", "shared")
-        for i, x in enumerate(columns):
-            if kind_a == "generated":
-                svg.path((x, 224), (x, 184))
-                svg.path((x, 291), (x, 268))
-                svg.box(x, 305, 56, 28, f"e_{{{i}}}", "role")
-            elif kind_a == "role":
-                svg.path((x, 212), (x, 184))
-                svg.text(x, 226, f"role {i}", 13)
-        notes = {"shared": ("all roles pass through", "the same two matrices"),
-                 "role": ("each pair sees the data", "of one role")}
-        svg.lines(middle, 285, notes.get(kind_a, ()), 13)
-        if kind_a == "shared":
-            svg.path((middle, 212), (middle, 184))
-            svg.text(middle, 226, "the prompt names the role", 13)
-        svg.text(middle, 343, f"{trainable(method, 95) / 1e6:,.0f} M", 15, weight="600")
-    svg.lines(415, 369, ["trainable numbers of LLaMA-2-7B with 95 roles"], 13)
-    return svg
-
-
-def batch():
-    """A batch of the roles 4, 0, 4: one call of the hyper-network, whose matrices go to rows and linears."""
-    svg = Svg(830, 330, "A batch whose rows have the roles 4, 0 and 4. The hyper-network runs once, for roles 0 and 4 "
-                        "and for all linears. Each linear takes its matrices, one for each row.")
-    rows = (110, 170, 230)
-    svg.text(60, 55, "rows", weight="600")
-    for y, role in zip(rows, (4, 0, 4)):
-        svg.box(60, y, 90, 40, f"role {role}", "role")
-
-    # the distinct roles
-    svg.text(195, 55, "distinct roles", weight="600")
-    svg.box(195, 140, 70, 40, "0", "role")
-    svg.box(195, 200, 70, 40, "4", "role")
-    for y, target in zip(rows, (200, 140, 200)):
-        svg.path((105, y), (158, target))
-
-    # one call
-    svg.box(325, 170, 110, 100, ("hyper-", "network:", "one call"), "shared")
-    svg.path((230, 140), (268, 160))
-    svg.path((230, 200), (268, 180))
-    svg.path((380, 170), (414, 170))
-
-    # A for every role and linear
-    svg.text(515, 35, "A of each role", weight="600")
-    svg.text(515, 55, "in each linear", weight="600")
-    columns = (440, 490, 540, 590)
-    for y, role in ((140, 0), (200, 4)):
-        for x in columns:
-            svg.box(x, y, 46, 46, "…" if x == 540 else f"A_{{{role}}}", "generated")
-    for x, text in zip(columns, ("1", "2", "", "224")):
-        svg.text(x, 103, text, 13)
-    svg.text(572, 242, "linears", 13)
-
-    # what one linear gets
-    svg.frame(466, 88, 48, 142)
-    svg.path((490, 230), (490, 290), (655, 290), (655, 170), (684, 170))
-    svg.text(740, 35, "in linear 2,", weight="600")
-    svg.text(740, 55, "for each row", weight="600")
-    for y, role in zip(rows, (4, 0, 4)):
-        svg.factor(720, y, f"A_{{{role}}}", "generated")
-        svg.path((756, y), (778, 170 + (y - 170) / 3))
-    svg.box(796, 170, 30, 150, "B", "shared")
-    svg.legend(80, 312, ("shared", "role", "generated"))
-    return svg
 
 
 def main():

@@ -8,7 +8,7 @@ A mark in the text         what takes its place
     {{code train.backward}}    a function, class, method or table by its name
     {{shapes ...}}             a table, of lines "name | its dimensions in the letters of `letters` | what it is"
     {{= d_h * r}}              a number, in those letters
-    {{parameters}}             the trainable numbers of every method, counted by `tools.params`
+    {{parameters}}             the trainable parameters of every method, counted by `tools.params`
     {{test FILE NAME}}         a link to a test
     {{notebook 01 HEADING}}    a link to a notebook that names one of its sections
     {{figure NAME TEXT}}       a figure, if docs/figures has it
@@ -17,25 +17,19 @@ A mark that names what does not exist is an error, so that the page cannot point
 """
 from console import one_line_errors, render_table
 
-import functools
 import json
 import re
 
 from config import read_config
 from files import write_text
-from hycora_layer import METHODS, AdapterConfig
+from hycora_layer import METHODS
 from losses import lambda_at
-from model import ModelConfig
-from tools.params import count
+from tools.params import AUTHORS, LLAMA2_7B, trainable
 from tools.source import ROOT, cut, named, tagged
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 TEMPLATE = ROOT / "tools/paper.md"
 PAGE = ROOT / "docs/paper.md"
-AUTHORS = ROOT / "configs/llama2-7b-en.json"          # the authors' sizes for LLaMA-2-7B
-SIZES = ("rank", "head_rank", "role_dim", "layer_dim", "hidden_dim", "num_blocks")
-LLAMA2_7B = dict(model_type="llama", vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
-                 num_attention_heads=32)
 EXAMPLE_BATCH = dict(B=8, T=512, R=5, N=2048)         # rows, tokens, distinct roles, supervised tokens
 
 
@@ -83,15 +77,8 @@ def shapes(lines):
     return render_table(rows, markdown=True)
 
 
-@functools.cache
-def trainable(method, roles):
-    """Trainable numbers of a method on LLaMA-2-7B, with the authors' sizes."""
-    sizes = {name: read_config(AUTHORS)[name] for name in SIZES}
-    return count(ModelConfig.from_hf(LLAMA2_7B), AdapterConfig(method=method, num_roles=roles, **sizes))[0]
-
-
 def parameters(_):
-    """Trainable numbers of every method, at 5 and 95 roles, and what one more role costs."""
+    """Trainable parameters of every method, at 5 and 95 roles, and what one more role costs."""
     rows = [["method", "5 roles", "95 roles", "one more role"]]
     for method in METHODS:
         many = trainable(method, 95)

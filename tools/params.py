@@ -16,21 +16,35 @@ The numbers printed are counted on the model itself, built without memory; a tes
 from console import Parser, one_line_errors
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import torch
 
-from files import fetch, read_json, reading
+from config import read_config
+from files import ROOT, fetch, read_json, reading
 from hycora_layer import METHODS, AdapterConfig, HyperModel
 from model import Transformer
 from model_config import MODEL_NUMBERS, ModelConfig
 
+AUTHORS = ROOT / "configs/llama2-7b-en.json"          # the authors' sizes for LLaMA-2-7B
+SIZES = ("rank", "head_rank", "role_dim", "layer_dim", "hidden_dim", "num_blocks")
+LLAMA2_7B = dict(model_type="llama", vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
+                 num_attention_heads=32)
+
 
 def count(model_config, adapter_config):
-    """Trainable numbers of a Hyper Model."""
+    """(trainable parameters, adapted linears) of a Hyper Model."""
     with torch.device("meta"):
         model = HyperModel(Transformer(model_config), adapter_config)
     return sum(p.numel() for p in model.trainable().values()), sum(map(len, model.target_modules.values()))
+
+
+@functools.cache
+def trainable(method, roles):
+    """Trainable parameters of a method on LLaMA-2-7B, with the authors' sizes."""
+    sizes = {name: read_config(AUTHORS)[name] for name in SIZES}
+    return count(ModelConfig.from_hf(LLAMA2_7B), AdapterConfig(method=method, num_roles=roles, **sizes))[0]
 
 
 @one_line_errors("tools.params")

@@ -1,15 +1,8 @@
-"""Figures that are drawn from numbers, for `tools.figures`: counts, a run's similarities, the methods of a study."""
+"""Figures that are drawn from numbers, for `tools.figures`: parameter counts, and the methods of a study."""
 import math
-from dataclasses import replace
 
-import torch
-import torch.nn.functional as F
-
-from checkpoint import build, load_run
-from data import load_test_samples, other_roles
 from hycora_layer import METHODS
-from likelihood import reference_nll
-from tools.paper import trainable
+from tools.params import trainable
 from tools.svg import Svg
 
 LINES = {"hycora": "generated", "lora": "shared", "ind-lora": "role"}
@@ -51,12 +44,12 @@ class Axes:
 
 
 def parameters():
-    """Figure 3 of the paper: trainable numbers against roles, for LLaMA-2-7B."""
-    svg = Svg(830, 360, "Trainable numbers of LLaMA-2-7B from 1 to 1,000 roles: a LoRA for each role grows from 20 "
+    """Figure 3 of the paper: trainable parameters against roles, for LLaMA-2-7B."""
+    svg = Svg(830, 360, "Trainable parameters of LLaMA-2-7B from 1 to 1,000 roles: a LoRA for each role grows from 20 "
                         "million to 20 billion, one shared LoRA stays at 20 million and HyCoRA at 21 million.")
     axes = Axes(svg, (100, 45, 560, 250), (1, 1000), (8e6, 3e10), log=True)
     axes.draw({1: "1", 10: "10", 100: "100", 1000: "1,000"},
-              {1e7: "10 M", 1e8: "100 M", 1e9: "1,000 M", 1e10: "10,000 M"}, "roles", "trainable numbers")
+              {1e7: "10 M", 1e8: "100 M", 1e9: "1 B", 1e10: "10 B"}, "roles", "trainable parameters")
 
     more = {}
     for method, kind in LINES.items():
@@ -74,56 +67,6 @@ def parameters():
     return svg
 
 
-# ----------------------------------------------------------------------------------------------- from a trained run
-@torch.inference_mode()
-def similarities(model, tokenizer, config, samples, voices):
-    """(R, R) mean cosine of each role's z_r with z_t of each role's test answers, read by the model as `voices`."""
-    _, e_t = reference_nll(model, tokenizer, config, [replace(s, role=v) for s, v in zip(samples, voices)])
-    known = ~e_t.isnan().any(1)
-    z_r, z_t = model.projections(model.hyper.role_embedding.weight, e_t[known])
-    cosine = F.normalize(z_r, dim=-1) @ F.normalize(z_t, dim=-1).t()     # (R, answers)
-
-    authors = torch.tensor([config["roles"][s.role] for s in samples])[known]
-    return torch.stack([cosine[:, authors == role].mean(1) for role in range(len(z_r))], dim=1)
-
-
-def similarity(run):
-    """What Eq. 7 makes of role embeddings and test answers: before training, after, and in another role's voice."""
-    model, tokenizer, config = load_run(run, "cpu")
-    if model.projections is None:
-        raise ValueError(f"{run}: {config['method']} has no role embeddings to compare; use a run of hycora")
-    samples = load_test_samples(config["data"], config["language"], roles=config["roles"])
-    own = [s.role for s in samples]
-    others = [other or s.role for s, other in zip(samples, other_roles(samples))]
-    torch.manual_seed(config["seed"])
-    untrained, _ = build(config, len(config["roles"]), "cpu")
-
-    parts = [("before training", similarities(untrained.eval(), tokenizer, config, samples, own)),
-             ("after training", similarities(model, tokenizer, config, samples, own)),
-             ("read in the next voice", similarities(model, tokenizer, config, samples, others))]
-    R = len(config["roles"])
-    cell = min(30, 190 // R)
-    titles = ", ".join(title for title, _ in parts)
-    svg = Svg(830, 160 + cell * R, f"Cosine of role embeddings and test answers: {titles}")
-    for part, (title, matrix) in enumerate(parts):
-        left = 190 + 215 * part
-        svg.text(left + cell * R / 2, 20, title, weight="600")
-        for i, name in enumerate(config["roles"]):
-            if part == 0:
-                svg.text(left - 10, 60 + cell * (i + 0.5), name, 13, anchor="end")
-            svg.text(left + cell * (i + 0.5), 48, str(i), 11)
-            for j in range(R):
-                svg.cell(left + cell * j, 60 + cell * i, cell, matrix[i, j].item())
-    svg.text(190 - 10, 48, "answers of role", 12, anchor="end")
-    bottom = 90 + cell * R
-    for i in range(5):
-        svg.cell(190 + 60 * i, bottom, 22, i / 2 - 1)
-        svg.text(190 + 60 * i + 27, bottom + 11, f"{i / 2 - 1:g}", 12, anchor="start")
-    svg.text(500, bottom + 11, "cosine of z_{r} (rows) and z_{t} (columns)", 13, anchor="start")
-    return svg
-
-
-# ------------------------------------------------------------------------------------------------------ from a study
 def kind_of(method):
     """The colour of a method: where the half that is not shared comes from."""
     sources = METHODS.get(method.split()[0], ("frozen",))
@@ -140,25 +83,54 @@ def voice_and_fact(point):
         return None
     methods = list(dict.fromkeys(row["method"] for row in rows))
     splits = list(dict.fromkeys(row["split"] for row in rows))
-    height = 34 * len(methods)
+    height = 44 * len(methods)
     svg = Svg(830, height + 140, "ROUGE-L and right facts of every method, in percent, on each kind of question.")
 
     for i, split in enumerate(splits):
         width = 620 / len(splits)
         axes = Axes(svg, (165 + (width + 25) * i, 50, width - 15, height), (0, 100), (len(methods), 0))
-        axes.draw({n: str(n) for n in (0, 25, 50, 75, 100)}, {}, f"{split.replace('_', '-')}: percent", "")
+        axes.draw({n: str(n) for n in (0, 25, 50, 75, 100)}, {}, f"{split.replace('_', '-')} questions: percent", "")
         for row in (row for row in rows if row["split"] == split):
-            n = methods.index(row["method"]) + 0.5
-            kind = kind_of(row["method"])
-            svg.path(axes.at(row["rougeL"], n), axes.at(row["fact"], n), arrow=False)
-            svg.dot(*axes.at(row["rougeL"], n), kind, hollow=True)
-            svg.dot(*axes.at(row["fact"], n), kind)
+            n = methods.index(row["method"])
+            mark(axes, row, "rougeL", n + 0.3, hollow=True)
+            mark(axes, row, "fact", n + 0.7)
             if i == 0:
-                svg.text(150, axes.at(0, n)[1], row["method"], anchor="end")
+                svg.text(150, axes.at(0, n + 0.5)[1], row["method"], anchor="end")
 
-    svg.dot(220, 20, "frozen", hollow=True)
-    svg.text(232, 20, "ROUGE-L: the voice, and the frame of the answer", 13, anchor="start")
-    svg.dot(612, 20, "frozen")
-    svg.text(624, 20, "right facts", 13, anchor="start")
-    svg.legend(140, height + 124, ("shared", "role", "generated"))
+    svg.dot(74, 20, "frozen", hollow=True)
+    svg.text(90, 20, "ROUGE-L: the voice, and the frame of the answer", 13, anchor="start")
+    svg.dot(440, 20, "frozen")
+    svg.text(456, 20, "right facts", 13, anchor="start")
+    svg.text(790, 20, seeds_of(rows), 13, anchor="end")
+    svg.legend(66, height + 124, ("frozen", "shared", "role", "generated"))
     return svg
+
+
+def mark(axes, row, metric, y, hollow=False):
+    """A metric of a method: a dot and its number; the standard deviation over the seeds is a line to both sides."""
+    mean = row[metric]
+    deviation = (row.get("std") or {}).get(metric)
+    x, y = axes.at(mean, y)
+    axes.svg.dot(x, y, kind_of(row["method"]), hollow)
+
+    # the line begins at the rim of the dot, and may be all hidden by it
+    text = f"{mean:.1f}"
+    reach = 6
+    if deviation is not None:
+        text = f"{mean:.1f} ± {deviation:.1f}"
+        reach = max(reach, axes.width * deviation / 100)
+        for side in (-1, 1):
+            axes.svg.path((x + 6 * side, y), (x + reach * side, y), arrow=False)
+    if mean < 50:
+        axes.svg.text(x + reach + 6, y, text, 12, anchor="start")
+    else:
+        axes.svg.text(x - reach - 6, y, text, 12, anchor="end")
+
+
+def seeds_of(rows):
+    """"one seed", "mean ± deviation of 5 seeds", or of "1 to 5" where methods differ."""
+    seeds = sorted({row["seeds"] for row in rows})
+    if seeds == [1]:
+        return "one seed"
+    number = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else seeds[0]
+    return f"mean ± deviation of {number} seeds"

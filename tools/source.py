@@ -1,7 +1,9 @@
-"""Functions, classes and tables of the source, found by name or by the tag of their equation."""
+"""Functions, classes and tables of the source: found by name or by the tag of their equation, cut out, left blank."""
 import ast
+import io
 import re
 import textwrap
+import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,3 +58,42 @@ def cut(path, node):
     excess = " " * (min(gaps, default=2) - 2)
     kept = [re.sub(rf"(\S){excess}(  +# )", r"\1\2", line) for line in kept]
     return textwrap.dedent("\n".join(kept))
+
+
+# ------------------------------------------------------------------------------------------ blanks, for exercises
+def find(text, owner, name):
+    """The node of a function in a source text. ValueError if it is gone."""
+    nodes = ast.parse(text).body
+    if owner:
+        classes = [node for node in nodes if isinstance(node, ast.ClassDef) and node.name == owner]
+        nodes = classes[0].body if classes else []
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return node
+    raise ValueError(f"there is no {f'{owner}.' if owner else ''}{name} any more")
+
+
+def blank(text, owner, name, message):
+    """`text` with the body of a function replaced by its comments and a NotImplementedError."""
+    node = find(text, owner, name)
+    lines = text.splitlines(keepends=True)
+    body = node.body[1:] if ast.get_docstring(node) else node.body
+    first = body[0].lineno - 1
+
+    # comments of the body; those at line ends, the shapes among them, get lines of their own
+    indent = " " * body[0].col_offset
+    comments = []
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT and first < token.start[0] <= node.end_lineno:
+            comments.append(f"{indent}{token.string}\n")
+    comments.append(f'{indent}raise NotImplementedError("{message}")\n')
+    return "".join(lines[:first] + comments + lines[node.end_lineno:])
+
+
+def transplant(text, source, owner, name):
+    """`text` with a function as it is in `source`."""
+    there = find(source, owner, name)
+    here = find(text, owner, name)
+    lines = text.splitlines(keepends=True)
+    function = source.splitlines(keepends=True)[there.lineno - 1:there.end_lineno]
+    return "".join(lines[:here.lineno - 1] + function + lines[here.end_lineno:])

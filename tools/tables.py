@@ -1,0 +1,110 @@
+"""The tables of README.md and RESULTS.md as rows of text, each from a point of results/STUDY.json."""
+from tools.compare import FEW_ITEMS, TITLES
+
+
+def cell(mean_and_deviation):
+    """"1.2 ± 0.3", "1.2" of one seed, "-" of nothing."""
+    if not mean_and_deviation:
+        return "-"
+    mean, deviation = mean_and_deviation
+    return f"{mean:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
+
+
+def score_cell(row, metric):
+    """A metric of a row of `compare`, with its deviation over the seeds; "-" where there is none."""
+    if not row or metric not in row:
+        return "-"
+    return cell((row[metric], row["std"] and row["std"][metric]))
+
+
+def whole_splits(rows):
+    """The rows of `compare` that are about all lines of a split, not about one kind of knowledge."""
+    return [r for r in rows if r.get("kind", "all") == "all"]
+
+
+def printed_metrics(rows):
+    """The metrics that the tables show: ROUGE-L, and facts where there are any, else BLEU-4."""
+    return ("rougeL", "fact") if any("fact" in r for r in rows) else ("rougeL", "bleu4")
+
+
+def nats_of(point):
+    """{(method, split): "1.234 ± 0.005"}, the nats per token of the references as the right role; {} where unknown."""
+    cells = {}
+    for row in point.get("likelihood", {"rows": []})["rows"]:
+        if row["kind"] == row["role"] == "all":
+            mean, deviation = row["right"]["mean"], row["right"]["std"]
+            cells[row["method"], row["split"]] = f"{mean:.3f}" + (f" ± {deviation:.3f}" if deviation else "")
+    return cells
+
+
+def score_table(point):
+    """Methods by nats per token (if measured), ROUGE-L and BLEU-4 (or facts) of each split, how distinct the roles are,
+    and what training took."""
+    rows, runs = whole_splits(point["rows"]), point["runs"]
+    splits = list(dict.fromkeys(r["split"] for r in rows))
+    metrics = printed_metrics(rows)
+    nats = nats_of(point)
+    columns = ("as the wrong role", "role accuracy", "retrieval", "retrieval, read as another", "minutes")
+    more = [m for m in columns if any(run.get(m) for run in runs.values())]
+    names = [split.replace("_", "-") for split in splits]
+    heads = [f"{name} nats" for name in names if nats]
+    heads += [f"{name} {TITLES[metric]}" for name in names for metric in metrics]
+    table = [["method", *heads, *more, "trainable", "seeds"]]
+    for method in dict.fromkeys(r["method"] for r in rows):
+        of = {r["split"]: r for r in rows if r["method"] == method}
+        scores = [nats.get((method, split), "-") for split in splits if nats]
+        scores += [score_cell(of.get(split), metric) for split in splits for metric in metrics]
+        run, row = runs.get(method, {}), next(iter(of.values()))
+        trainable = f"{row['trainable'] / 1e6:.2f} M" if row["trainable"] else "-"
+        table.append([method, *scores, *(cell(run.get(m)) for m in more), trainable, str(row["seeds"])])
+    return table
+
+
+def kind_table(point):
+    """Methods by the facts of each kind of knowledge, in percent; None where the data name no kinds."""
+    rows = [r for r in point["rows"] if r.get("kind", "all") != "all"]
+    kinds = list(dict.fromkeys(r["kind"] for r in rows))
+    table = [["fact", *kinds]]
+    for method in dict.fromkeys(r["method"] for r in rows):
+        of = {r["kind"]: r for r in rows if r["method"] == method}
+        table.append([method, *(score_cell(of.get(kind), "fact") for kind in kinds)])
+    return table if kinds else None
+
+
+def difference_table(point):
+    """What each method has over the first in every metric that is shown, with its interval; * where that leaves 0
+    out, of at least FEW_ITEMS items."""
+    differences = whole_splits(point["differences"])
+    columns = [(split, metric) for split in dict.fromkeys(d["split"] for d in differences)
+               for metric in printed_metrics(differences)]
+    heads = [f"{split.replace('_', '-')} {TITLES[metric]}" for split, metric in columns]
+    table = [["difference, 95 % interval", *heads]]
+    for method, minus in dict.fromkeys((d["method"], d["minus"]) for d in differences):
+        of = {d["split"]: d for d in differences if d["method"] == method}
+        table.append([f"{method} - {minus}", *(difference_cell(of[split], metric) for split, metric in columns)])
+    return table
+
+
+def difference_cell(d, metric):
+    """A metric's difference with its interval; "-" where there is none."""
+    if metric not in d:
+        return "-"
+    low, high = d[metric]["interval"]
+    star = " *" if not low <= 0 <= high and d.get("n", FEW_ITEMS) >= FEW_ITEMS else ""
+    return f"{d[metric]['difference']:+.1f} [{low:+.1f}, {high:+.1f}]{star}"
+
+
+def curve_table(points):
+    """ROUGE-L of every method at every point; before it, where it was measured, nats per token."""
+    cells = {}
+    for at, point in points.items():
+        for (method, split), text in nats_of(point).items():
+            cells.setdefault((method, split, "nats"), {})[at] = text
+    for at, point in points.items():
+        for row in whole_splits(point["rows"]):
+            cells.setdefault((row["method"], row["split"], "ROUGE-L"), {})[at] = score_cell(row, "rougeL")
+
+    table = [["method", "split", "measure", *points]]
+    for (method, split, measure), of in cells.items():
+        table.append([method, split.replace("_", "-"), measure, *(of.get(at, "-") for at in points)])
+    return table

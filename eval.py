@@ -170,6 +170,8 @@ def check_prediction(prediction, place):
     for key in ("split", "role", "question", "answer"):
         if not isinstance(prediction.get(key), str):
             raise ValueError(f'{place}: "{key}" is missing or not text')
+    if not isinstance(prediction.get("kind", ""), str):
+        raise ValueError(f'{place}: "kind" is not text')
     if prediction["language"] not in ("en", "zh", "other"):
         raise ValueError(f'{place}: "language" has to be en, zh or other')
     references = prediction.get("references")

@@ -27,6 +27,13 @@ COMMANDS = {
     "add_role": "tools.add_role --run {s}/run --role 猪八戒 --lines {s}/lines.jsonl --language zh --steps 1 --out {s}/new",
     "judge": "tools.judge --a {s}/run/predictions.jsonl --b {s}/run/predictions.jsonl --dry-run",
     "convert": "tools.convert --data {s}/conversations.jsonl --role A --out {s}/new.jsonl",
+    "card": "tools.convert --data {s}/card.json --out {s}/new.jsonl",
+    "own": "train --data {s}/mine.jsonl --rank 2 --max-steps 1 --score-limit 1 --max-new-tokens 2 --out {s}/new",
+    "check_own": "tools.check_data {s}/mine.jsonl",
+    "resplit": "tools.resplit --data {s}/data --out {s}/new",
+    "likelihood": "eval --run {s}/run --likelihood --limit 1 --max-new-tokens 2 --out {s}/new.json",
+    "voice": "tools.voice --runs {s}/run",
+    "scarcity": "tools.scarcity --runs {s}/run {s}/run",
 }
 
 MODEL = [
@@ -171,6 +178,10 @@ RUN = [
     (31, "run/metrics.jsonl", ("write", "null\n"), "compare", "metrics.jsonl:1"),
     (31, "run/metrics.jsonl", ("write", '{"step": 1}\n'), "compare", "'tokens_per_s' is missing"),
     (31, "run/metrics.jsonl", ("write", '{"tokens_per_s": []}\n'), "compare", "metrics.jsonl: "),
+    (31, "run/likelihood.jsonl", ("set", {"split": 3}), "scarcity", "likelihood.jsonl:1: one of (3,"),
+    (31, "run/likelihood.jsonl", ("set", {"kind": []}), "compare", "likelihood.jsonl:1: one of ("),
+    (31, "run/likelihood.jsonl", ("set", {"wrong": 3}), "compare", "likelihood.jsonl:1"),
+    (31, "run/predictions.jsonl", ("set", {"kind": ["own"]}), "predictions", '"kind" is not text'),
     (31, "run/held_out.jsonl", ("write", "null\n"), "resume", "held_out.jsonl:1"),
     (31, "run/held_out.jsonl", ("write", '{"step": "one", "nats": 1}\n'), "resume", "held_out.jsonl:1: step is 'one'"),
     (31, "run/held_out.jsonl", ("write", '{"step": 1}\n'), "resume", "'nats' is missing"),
@@ -216,6 +227,15 @@ DATA = [
     (28, "conversations.jsonl", ("write", DEEP), "convert", "nested too deep"),
     (30, "conversations.jsonl", ("write", '{"messages": 3}\n'), "convert", "conversations.jsonl"),
     (30, "conversations.jsonl", ("write", '{"messages": [{"role": 1}]}\n'), "convert", None),
+    (30, "conversations.jsonl", ("write", '{"messages": [{"role": []}]}\n'), "convert", "conversations.jsonl: "),
+    (29, "conversations.jsonl", ("write", '{"messages": [{"role": "user", "content": "\\ud800"}]}\n'), "convert", "half of a character"),
+    (30, "card.json", ("set", {"data": {"name": " "}}), "card", "nothing says who answers"),
+    (28, "card.json", ("write", DEEP), "card", "nested too deep"),
+    (30, "mine.jsonl", ("set", {"history": [["q"]]}), "own", "mine.jsonl:1"),
+    (30, "mine.jsonl", ("set", {"test": "yes"}), "own", "neither true nor false"),
+    (29, "mine.jsonl", ("write", HALF), "check_own", "broken"),
+    (30, "mine.profiles.json", ("set", {"Grum": None}), "own", "is not text"),
+    (28, TEST, ("write", DEEP), "resplit", "test.jsonl:1: nested too deep"),
     (30, "lines.jsonl", ("write", '{"question": "q"}\n'), "add_role", "lines.jsonl:1"),
     (30, "lines.jsonl", ("write", ""), "add_role", "has no line"),
     (28, "lines.jsonl", ("write", DEEP), "add_role", "lines.jsonl:1: nested too deep"),
@@ -294,9 +314,11 @@ ATTACKS = MODEL + RUN + DATA + COMMAND_LINES
 # files that are mutated at random, and the commands that then meet them
 MUTATED = {
     "model/config.json": ["train", "params", "chat"], "model/tokenizer_config.json": ["train", "chat"], "model/tokenizer.json": ["train"],
-    "model/model.safetensors": ["chat"], "run/config.json": ["eval", "resume", "chat", "compare", "export"], "run/roles.json": ["eval", "resume", "chat"],
-    "run/adapter.safetensors": ["chat", "compare", "export"], "run/checkpoint/00000002.json": ["resume"], "run/checkpoint/00000002.safetensors": ["resume"],
-    "run/metrics.jsonl": ["resume", "compare"], "run/scores.json": ["eval here"], "run/predictions.jsonl": ["compare", "predictions", "judge"],
-    TRAIN: ["train", "resume", "check_data"], TEST: ["train", "eval", "check_data"], "data/profiles-zh/desc.json": ["train"], "lines.jsonl": ["add_role"],
-    "conversations.jsonl": ["convert"]}
-VALUES = [None, True, False, -1, 0, 1, 1.5, 1e308, 10 ** 30, "", "x", "\x1b[2J", "..", [], [1], ["x"], {}, {"x": {}}, [[[[]]]]]
+    "model/model.safetensors": ["chat"], "run/config.json": ["eval", "resume", "chat", "compare", "export", "likelihood", "voice"],
+    "run/roles.json": ["eval", "resume", "chat", "voice"], "run/adapter.safetensors": ["chat", "compare", "export"],
+    "run/checkpoint/00000002.json": ["resume"], "run/checkpoint/00000002.safetensors": ["resume"], "run/metrics.jsonl": ["resume", "compare"],
+    "run/held_out.jsonl": ["resume"], "run/scores.json": ["eval here"], "run/predictions.jsonl": ["compare", "predictions", "judge", "voice"],
+    "run/likelihood.jsonl": ["compare", "scarcity"], TRAIN: ["train", "resume", "check_data", "resplit", "voice"],
+    TEST: ["train", "eval", "check_data", "resplit", "likelihood"], "data/profiles-zh/desc.json": ["train", "resplit"], "lines.jsonl": ["add_role"],
+    "conversations.jsonl": ["convert"], "card.json": ["card"], "mine.jsonl": ["own", "check_own"], "mine.profiles.json": ["own", "check_own"]}
+VALUES = [None, True, False, -1, 0, 1, 1.5, 1e308, 10 ** 30, "", "x", "\x1b[2J", "..", "\\1", [], [1], ["x"], {}, {"x": {}}, [[[[]]]]]

@@ -31,8 +31,13 @@ def template(tmp_path_factory):
     line = '{"question": "天是什么？", "generated": ["哈哈，天便是天！"]}\n'
     (s / "lines.jsonl").write_text(line * 6, "utf8")
     (s / "conversations.jsonl").write_text('{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n')
+    (s / "card.json").write_text(json.dumps({"data": {"name": "Grum", "description": "{{char}}.", "mes_example": "{{user}}: Hi\n{{char}}: Toll."}}))
+    own = {"role": "Grum", "question": "Who?", "answer": "Grum.", "history": [["Hi", "Toll."]], "fact": ["Grum"], "kind": "own", "test": False}
+    lines = [own, own | {"role": "Pell"}, own | {"question": "Where?", "test": True}]
+    (s / "mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (s / "mine.profiles.json").write_text('{"Grum": "A troll."}')
     (s / "other.json").write_text('{"extends": "config.json"}')
-    args = COMMANDS["train"].format(s=s).replace("/new", "/run").replace("--max-steps 1", "--max-steps 2 --save-every 1")
+    args = COMMANDS["train"].format(s=s).replace("/new", "/run").replace("--max-steps 1", "--max-steps 2 --save-every 1 --test-every 1")
     command(*shlex.split(args))
     return s
 
@@ -164,8 +169,8 @@ def mutate(path, rng):
         record = json.loads(lines[at])
         holder = record
         while True:                                                      # a key, or one below it
-            key = rng.choice(list(holder))
-            if not isinstance(holder[key], dict) or not holder[key] or rng.random() < 0.5:
+            key = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+            if not isinstance(holder[key], (dict, list)) or not holder[key] or rng.random() < 0.3:
                 break
             holder = holder[key]
         if rng.random() < 0.2:

@@ -86,8 +86,18 @@ def test_a_conversation_with_tools_or_images_is_left_out_and_said(tmp_path):
     assert convert.convert([path]) == ([], {}, ["2 x no question with an answer in it (of Grum)"])
 
 
+@pytest.mark.parametrize("name, user", [("Gr\\um", "you"), (r"\1\g<x>", "you"), ("Grum", r"\1")])
+def test_a_backslash_in_a_name_is_a_backslash(tmp_path, name, user):
+    """As a replacement of re.sub it was a command: a traceback, or another name."""
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps({"name": name, "description": "{{Char}} knows {{user}}.", "mes_example": "<USER>: Who?\n<BOT>: {{char}}."}))
+    assert convert.convert([path], user=user) == ([{"role": name, "question": "Who?", "answer": f"{name}."}], {name: f"{name} knows {user}."}, [])
+
+
 @pytest.mark.parametrize("data, message", [
     (b'{"messages": [{"role": "user", "content": "q"}]}', "nothing says who answers"), (b'{"a": 1}\nnope', "chat:2: not JSON"),
+    (b'{"messages": [{"role": ["user"], "content": "q"}]}', "chat: unhashable"), (b'{"messages": "\\ud800"}', "chat: half of a character"),
+    (b'{"messages": [], "role": "A", "x": NaN}', "chat: Out of range float"), (b'{"name": " ", "mes_example": ""}', "chat: nothing says who answers"),
     (b'{"text": "x"}', 'neither "conversations"'), (b"[1]", "a JSON object is expected"), (png(Comment=b"x"), "no character card"),
     (png(chara=b"abc"), "not base64"), (b"\x89PNG", "no character card")])
 def test_what_cannot_be_converted_is_named(tmp_path, data, message):
@@ -106,3 +116,5 @@ def test_the_command_writes_what_data_reads_and_overwrites_nothing(tmp_path, mon
     assert "5 lines" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="exists already"):
         run(monkeypatch, "--data", tmp_path / "card.png", "--out", out)
+    with pytest.raises(SystemExit, match="takes one folder"):
+        run(monkeypatch, "--data", tmp_path, tmp_path / "card.png", "--out", tmp_path / "x")

@@ -57,4 +57,6 @@ def test_it_refuses_in_one_line_and_overwrites_nothing(tmp_path):
                           (["--data", tmp_path / "data", "--out", tmp_path / "x", "--share", "1"], "between 0 and 1")):
         done = command("tools.resplit", *args, ok=False)
         assert message in done.stderr and len(done.stderr.splitlines()) == 1
+    write_rolebench(tmp_path / "empty", [], split="general")
+    assert "train.jsonl has no line" in command("tools.resplit", "--data", tmp_path / "empty", "--out", tmp_path / "x", ok=False).stderr
     assert not (tmp_path / "x").exists()

@@ -3,14 +3,14 @@ import json
 
 import numpy as np
 import pytest
-from conftest import command, write_rolebench
+from conftest import SEED, command, write_rolebench
 
 from tools.scarcity import correlation, spearman
 
 
 def test_the_correlation_is_scipys():
     scipy = pytest.importorskip("scipy.stats")
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(SEED)
     for _ in range(20):
         x, y = rng.integers(6, size=30), rng.normal(size=30)             # with ties
         assert spearman(x, y) == pytest.approx(scipy.spearmanr(x, y).statistic)
@@ -38,5 +38,9 @@ def test_the_lead_of_the_roles_with_few_lines(tmp_path):
         (run / "likelihood.jsonl").write_text("".join(json.dumps(line) + "\n" for line in read))
     done = command("tools.scarcity", "--runs", *runs)
     assert "1 to 2" in done.stdout and "+0.5500" in done.stdout and "correlation of training lines and lead: -1.00" in done.stdout
+
+    # what cannot be compared or correlated
+    write_rolebench(tmp_path / "data", [(role, "q", ["x"]) for role in names])
+    assert "all roles have 1 training line: nothing to correlate" in command("tools.scarcity", "--runs", *runs, ok=False).stderr
     (runs[1] / "likelihood.jsonl").write_text("".join(json.dumps(line) + "\n" for line in read[1:]))
     assert "other test lines" in command("tools.scarcity", "--runs", *runs, ok=False).stderr

@@ -6,6 +6,7 @@ import pytest
 from conftest import command, write_rolebench
 
 from data import Sample
+from tools import voice as module
 from tools.voice import spread, voices
 
 pytest.importorskip("sklearn")
@@ -46,7 +47,13 @@ def test_a_split_of_one_role_is_left_out_and_unknown_roles_too():
     assert spread(list(range(10)), 4) == [0, 2, 5, 7] and spread([1, 2], 4) == [1, 2]
 
 
-def test_the_command_reads_a_run(tmp_path):
+def test_too_few_lines_for_a_classifier_are_said():
+    train = [Sample("general", role, "q", (answer,), "en") for role, answer in (("A", "x"), ("B", "y"))]
+    with pytest.raises(ValueError, match="2 texts of training are too few for a classifier"):
+        voices(train, {"run": [{"split": "general", "language": "en", "role": s.role, "question": "q", "references": ["x"], "answer": "x"} for s in train]})
+
+
+def test_the_command_reads_a_run(tmp_path, monkeypatch):
     lines = [(role, f"What of the {a}?", [VOICES[role].format(a)]) for role in VOICES for a in WORDS]
     for part, some in (("train", lines), ("test", lines[::3])):
         write_rolebench(tmp_path / "data", some, part=part)
@@ -55,6 +62,9 @@ def test_the_command_reads_a_run(tmp_path):
     (run / "config.json").write_text(json.dumps({"model": "m", "data": str(tmp_path / "data"), "language": "en", "splits": ["role_specific"]}))
     (run / "roles.json").write_text(json.dumps({role: i for i, role in enumerate(VOICES)}))
     assert "not scored yet" in command("tools.voice", "--runs", run, ok=False).stderr
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    assert "pip install scikit-learn" in command("tools.voice", "--runs", run, ok=False).stderr
+    monkeypatch.undo()
 
     answered = [{"split": "role_specific", "role": r, "question": q, "references": a, "answer": a[0]} for r, q, a in lines[::3]]
     (run / "predictions.jsonl").write_text("".join(json.dumps(p) + "\n" for p in answered))

@@ -34,7 +34,9 @@ def read_card(card, user):
     """(name, profile, [turns of an example dialogue]) of a character card's fields."""
     def field(key):
         text = card.get(key) if isinstance(card.get(key), str) else ""
-        return re.sub(r"(?i)\{\{user\}\}|<user>", user, re.sub(r"(?i)\{\{char\}\}|<bot>", card["name"], text)).strip()
+        for placeholder, name in ((r"\{\{char\}\}|<bot>", card["name"]), (r"\{\{user\}\}|<user>", user)):
+            text = name.join(re.split(f"(?i){placeholder}", text))       # to re.sub a \ in a name would be a command
+        return text.strip()
 
     names = {user: "user", card["name"]: "assistant"}
     pattern = "|".join(map(re.escape, names))

@@ -21,6 +21,7 @@ from files import FileError, claimed, reading, write_json, write_jsonl
 from tools.character_card import card_in_png, read_card
 from tools.convert_authors import convert as convert_authors
 
+FORMS = 'a conversation ("conversations" or "messages"), or a character card (with "name")'
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
@@ -42,8 +43,10 @@ def read_records(path):
         records = whole if isinstance(whole, list) else [whole]
         placed = [(f"{path}[{i}]" if len(records) > 1 else str(path), record) for i, record in enumerate(records)]
     for place, record in placed:
-        if not isinstance(record, dict):
-            raise ValueError(f"{place}: a JSON object is expected")
+        with reading(place, FORMS):
+            if not isinstance(record, dict):
+                raise ValueError("a JSON object is expected")
+            json.dumps(record, ensure_ascii=False, allow_nan=False).encode("utf8")       # can it be written again?
     return placed
 
 
@@ -55,14 +58,14 @@ def text_of(content):
     return content if isinstance(content, str) else None
 
 
-def conversation(record, place):
+def conversation(record):
     """[(speaker, text)] of a ShareGPT or OpenAI record; None where someone else than user, assistant or system speaks.
 
     ValueError for a record of neither form.
     """
     messages = record.get("conversations", record.get("messages"))
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise ValueError(f'{place}: neither "conversations", nor "messages", nor a character card\'s "name"')
+        raise ValueError('neither "conversations", nor "messages", nor a character card\'s "name"')
     turns = [("system", record["system"])] if isinstance(record.get("system"), str) else []
     for message in messages:
         speaker = SPEAKERS.get(message.get("from", message.get("role")))
@@ -90,21 +93,28 @@ def exchanges(turns):
             answer = f"{answer}\n{text}".strip()
 
 
+def interpret(record, role, user):
+    """(name, profile, [turns of a dialogue]) of a card or a conversation. ValueError for anything else."""
+    card = record.get("data", record)
+    is_chat = "conversations" in record or "messages" in record
+    if not is_chat and isinstance(card, dict) and isinstance(card.get("name"), str):
+        name, profile, dialogues = read_card(card, user)
+    else:
+        turns = conversation(record)
+        name = role or record.get("role") or record.get("character")
+        profile = next((text.strip() for speaker, text in turns or () if speaker == "system"), "")
+        dialogues = [turns or []]
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError("nothing says who answers here; --role NAME does")
+    return name.strip(), profile, dialogues
+
+
 def convert(paths, role=None, user="User"):
     """(lines, {role: profile}, what to tell the person) of files. ValueError names what cannot be read, and where."""
     lines, profiles, notes = [], {}, Counter()
     for place, record in [placed for path in paths for placed in read_records(Path(path))]:
-        card = record.get("data", record)
-        is_chat = "conversations" in record or "messages" in record
-        if not is_chat and isinstance(card, dict) and isinstance(card.get("name"), str):
-            name, profile, dialogues = read_card(card, user)
-        else:
-            turns = conversation(record, place)
-            name = role or record.get("role") or record.get("character")
-            if not isinstance(name, str) or not name.strip():
-                raise ValueError(f"{place}: nothing says who answers here; --role NAME does")
-            profile = next((text.strip() for speaker, text in turns or () if speaker == "system"), "")
-            dialogues = [turns or []]
+        with reading(place, FORMS):
+            name, profile, dialogues = interpret(record, role, user)
         found = []
         for turns in dialogues:
             for question, answer, history in exchanges(turns):
@@ -127,7 +137,9 @@ def main():
     parser.add_argument("--user", default="User", help="what a card's {{user}} becomes")
     parser.add_argument("--out", required=True, help="a new JSONL file; for the authors' files a new folder")
     args = parser.parse_args()
-    if Path(args.data[0]).is_dir():
+    if any(Path(path).is_dir() for path in args.data):
+        if len(args.data) > 1 or args.role:
+            raise ValueError("--data takes one folder, of the authors' files, or files; their lines name the roles")
         return convert_authors(args.data[0], args.out)
     out, profiles_out = Path(args.out), Path(args.out).with_suffix(".profiles.json")
     with claimed(out, profiles_out):

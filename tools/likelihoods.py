@@ -35,6 +35,8 @@ def read_likelihood(path):
             nats = dict(enumerate([line["right"], line["zero"], *line["wrong"]]))
             check_numbers(nats, dict.fromkeys(nats, (float, 0, 1e6)))
             item = (line["split"], line["role"], line["question"], line.get("kind", ""))
+            if not all(isinstance(text, str) for text in item):
+                raise ValueError(f"one of {item} is not text")
             found.append((item, values_of(line["right"], line["wrong"], line["zero"])))
     found.sort(key=lambda pair: pair[0])
     return [item for item, _ in found], np.array([values for _, values in found])

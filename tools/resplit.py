@@ -54,6 +54,8 @@ def resplit(root, out, share):
         for split in found:
             parts = [part for part in ("train", "test") if split in rolebench_files(root, language, part)]
             samples = [s for part in parts for s in load_rolebench(root, language, part, (split,))]
+            if not samples:
+                raise ValueError(f"{found[split]} has no line")
             train, test = split_anew(pooled(samples), share)
             folder = out / FOLDERS[language].format("instruction") / split
             folder.mkdir(parents=True)

@@ -84,7 +84,9 @@ def main():
     args = parser.parse_args()
     rows = scarcity(*args.runs)
     if len(rows) < 2 * PARTS:
-        raise ValueError(f"{counted(len(rows), 'role')} are too few for a correlation")
+        raise ValueError(f"{args.runs[0]} reads {counted(len(rows), 'role')}: too few for a correlation")
+    if len({row[1] for row in rows}) == 1:
+        raise ValueError(f"{args.runs[0]}: all roles have {counted(rows[0][1], 'training line')}: nothing to correlate")
 
     table = [["roles", "training lines", f"mean lead of {args.runs[1]}, nats per token"]]
     for part in range(PARTS):

@@ -13,10 +13,11 @@ the role of each test line, from the answers of each run and from texts that say
 `general` comes first, since all roles are asked the same there; a role-specific question often names its role. Wants
 scikit-learn.
 """
-from console import Parser, one_line_errors, render_table
+from console import Parser, counted, one_line_errors, render_table
 
 import json
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 from checkpoint import read_run
@@ -36,7 +37,10 @@ def classifier(texts, roles):
     from sklearn.naive_bayes import ComplementNB
     from sklearn.pipeline import make_pipeline
     ngrams = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), min_df=2, max_features=200_000, sublinear_tf=True)
-    return make_pipeline(ngrams, ComplementNB(alpha=0.1)).fit(texts, roles)
+    try:
+        return make_pipeline(ngrams, ComplementNB(alpha=0.1)).fit(texts, roles)
+    except ValueError as error:                                          # no n-gram is in two of the texts
+        raise ValueError(f"{counted(len(texts), 'text')} of training are too few for a classifier ({error})") from None
 
 
 def accuracy(model, texts, roles):
@@ -125,6 +129,8 @@ def main():
     parser.add_argument("--runs", nargs="+", required=True, metavar="RUN", help="scored run folders")
     parser.add_argument("--format", choices=("text", "markdown", "json"), default="text")
     args = parser.parse_args()
+    if not find_spec("sklearn"):
+        raise ValueError("this needs one more package: pip install scikit-learn")
     rows = measure(args.runs)
     if not rows:
         raise ValueError(f"{args.runs[0]}: no split has training and test lines of two roles")

@@ -1,6 +1,5 @@
 """Eq. 5-8 against plain loops in float64."""
 import math
-import random
 
 import pytest
 import torch
@@ -28,7 +27,7 @@ def loops(z_r, z_t, roles, tau):
     return total / len(roles)
 
 
-@pytest.mark.parametrize("roles", [[0, 1, 2, 0, 1, 0], [4, 4, 4], [0, 1], [3], [random.randrange(3) for _ in range(9)]])
+@pytest.mark.parametrize("roles", [[0, 1, 2, 0, 1, 0], [4, 4, 4], [0, 1], [3], [2, 0, 0, 1, 2, 2, 1, 0, 2]])
 @pytest.mark.parametrize("tau", [0.1, 0.7])
 def test_equation_seven(roles, tau):
     z_r, z_t = torch.randn(2, len(roles), 5, dtype=torch.float64)
@@ -41,13 +40,17 @@ def test_equation_seven(roles, tau):
 def test_known_values_of_equation_seven():
     same = torch.ones(6, 4)
     assert hyper_contrastive_loss(same, same * 3, torch.tensor([0, 1, 2, 0, 1, 2])).item() == pytest.approx(math.log(6))
-    z_t = torch.randn(4, 3)
-    z_r = torch.randn(1, 3).expand(4, 3).clone().requires_grad_()    # one role: all role embeddings are one
+    z_t = torch.randn(4, 3, dtype=torch.float64)
+    z_r = torch.randn(1, 3, dtype=torch.float64).expand(4, 3).clone().requires_grad_()    # one role: all role embeddings are one
     loss = hyper_contrastive_loss(z_r, z_t, torch.zeros(4, dtype=torch.long), anchor="response")
     loss.backward()
     assert loss.item() == pytest.approx(math.log(4)) and z_r.grad.abs().max() < 1e-6
-    with pytest.raises(ValueError, match="expected"):
-        hyper_contrastive_loss(same, same, torch.zeros(5))
+    roles = torch.tensor([0, 1, 0, 1])                               # the defaults are the authors' tau and the paper's anchor
+    other = torch.randn(4, 3, dtype=torch.float64)
+    assert hyper_contrastive_loss(other, z_t, roles) == hyper_contrastive_loss(other, z_t, roles, tau=0.1, anchor="role")
+    for wrong in ((same, same, torch.zeros(5)), (same, same[:, :3], torch.zeros(6))):
+        with pytest.raises(ValueError, match="expected"):
+            hyper_contrastive_loss(*wrong)
 
 
 def test_gradient_of_equation_seven():
@@ -75,6 +78,20 @@ def test_cross_entropy_and_its_gradient_equal_torchs(at_once, monkeypatch):
     theirs = F.cross_entropy(hidden @ head.t(), targets, reduction="sum")
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(mine, torch.autograd.grad(theirs * 0.3, hidden)[0])
+
+
+@pytest.mark.parametrize("at_once, rows", [(10, [1] * 5), (100, [2, 2, 1]), (149, [2, 2, 1]), (10 ** 6, [5])])
+def test_no_more_logits_at_a_time_than_the_limit_unless_a_row_has_more(at_once, rows, monkeypatch):
+    seen = []
+    log_softmax = torch.Tensor.log_softmax
+
+    def counting(logits, dim):
+        seen.append(len(logits))
+        return log_softmax(logits, dim)
+    monkeypatch.setattr("losses.LOGITS_AT_ONCE", at_once)
+    monkeypatch.setattr(torch.Tensor, "log_softmax", counting)
+    response_cross_entropy(torch.randn(5, 6), torch.randn(50, 6), torch.randint(50, (5,)))
+    assert seen == rows
 
 
 def test_pooling_is_a_mean_per_row():

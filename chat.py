@@ -11,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from checkpoint import load_run
-from data import persona, role_name
+from data import run_persona
 from generate import add_decoding_arguments, decoding_from_args, generate, generate_texts
+from selection import role_name
 
 FINISHED_RUN = Path(__file__).parent / "tiny/run"
 HELP = ("/role NAME changes the character, /roles lists them, /all QUESTION asks all who speak its language, "
@@ -104,7 +105,7 @@ class Conversation:
 
         history = list(self.history)
         while True:
-            prompt = self.tokenizer.prompt(question, persona(self.prompt_name, self.config), history)
+            prompt = self.tokenizer.prompt(question, run_persona(self.prompt_name, self.config), history)
             if len(prompt) <= self.room or not history:
                 break
             history = history[1:]
@@ -131,7 +132,7 @@ class Conversation:
         roles = self.config["roles"]
         names = [name for name in roles if self.language_of(name) == script(question)]
         others = [name for name in roles if name not in names]
-        prompts = [self.tokenizer.prompt(question, persona(name, self.config)) for name in names]
+        prompts = [self.tokenizer.prompt(question, run_persona(name, self.config)) for name in names]
         role_ids = [roles[name] for name in names]
         texts = generate_texts(self.model, self.tokenizer, prompts, role_ids, self.decoding) if names else []
         width = max(map(display_width, roles))
@@ -145,10 +146,14 @@ def follow(conversation, line):
     """Does what a line asks for: a command, or a question to the current role."""
     command, _, rest = line.partition(" ")
     rest = rest.strip()
+
+    # commands by themselves
     if command == "/roles":
         print(", ".join(conversation.config["roles"]))
     elif command == "/new":
         conversation.history = []
+
+    # commands about somebody or something
     elif command == "/all" and rest:
         conversation.ask_all(rest)
     elif command == "/role" and rest:
@@ -158,6 +163,8 @@ def follow(conversation, line):
         conversation.blend(rest)
         print(f"Now talking to {conversation.title}. Training never saw a mixture: near 0 and 1 a voice holds, in the "
               f"middle sentences may break.")
+
+    # anything else
     elif command.startswith("/"):
         print(f"({HELP})")
     elif line:

@@ -2,6 +2,7 @@
 from console import one_line
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -10,7 +11,7 @@ import re
 import shutil
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,7 +19,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from config import KEYS, Config, parse_values, pick_device, resolve
+from arguments import parse_values
+from config import KEYS, Config, pick_device, resolve
 from files import (
     claim_folder,
     fetch_model,
@@ -103,16 +105,12 @@ def load_run(folder, device="auto", compiled=False):
 def new_folder(out):
     """`out`, or out-2, out-3, ... if that is not empty: nothing is ever overwritten. It gets an empty config.json, by
     which every other process sees that it is taken."""
-    path = Path(out)
-    n = 1
-    while True:
-        try:
+    for n in itertools.count(1):
+        path = Path(out if n == 1 else f"{out}-{n}")
+        with suppress(FileExistsError):
             claim_folder(path, "config.json")
-        except FileExistsError:
-            n += 1
-            path = Path(f"{out}-{n}")
-        else:
             break
+
     if n > 1:
         print(f"{out} is not empty: this one goes to {path}")
     return path
@@ -321,15 +319,19 @@ class MetricsLog:
         """Keeps the lines of the steps before `first_step`; writes: only one process of a run does; max_skipped: so
         many skipped steps in a row end the training."""
         self.run = run
+        self.writes = writes
+        self.path = run / "metrics.jsonl" if writes else Path(os.devnull)
         self.max_skipped = max_skipped
         self.skipped_in_a_row = 0
-        self.path = run / "metrics.jsonl"
+
+        # lines that are not written yet, and since when they are collected
         self.pending = []
         self.since = time.monotonic()
-        self.writes = writes
-        if not writes:
-            self.path = Path(os.devnull)
-            return
+        if writes:
+            self.forget_steps_from(first_step)
+
+    def forget_steps_from(self, first_step):
+        """Keeps the lines of the steps before `first_step`: those after it are trained again."""
         kept = []
         with reading(self.path, "lines of metrics"):
             lines = self.path.read_text("utf8").splitlines() if self.path.exists() else []

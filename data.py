@@ -3,17 +3,14 @@
 A line is one question to one role, with one or more answers: a Sample. Each of its answers becomes a training Example:
 the tokens of prompt, response and stop.
 """
-import difflib
-import json
-import random
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from files import fetch, local_path, parse_json, read_jsonl
-from own_data import hold_out, look_alikes, unknown_keys
+from selection import hold_out, is_texts, look_alikes, role_id, subsample
 
 SPLITS = ("general", "role_specific")
 OWN = "own"                             # the split of a person's own file
@@ -84,11 +81,6 @@ def as_list(value):
     return [value] if isinstance(value, str) else value
 
 
-def is_texts(value):
-    """Whether a value of JSON is a list of strings."""
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
 def languages(language):
     """("en",), ("zh",) or, for "all", both."""
     if language not in (*FOLDERS, "all"):
@@ -131,7 +123,7 @@ def load_rolebench(root, language="all", part="train", splits=SPLITS, generaliza
 def load_own(path, language, part):
     """Samples of `part` of a JSONL file whose lines are as `parse_line` wants them.
 
-    Lines with "test": true are the test. Where no line has it, about a tenth is held out (own_data.hold_out), the same
+    Lines with "test": true are the test. Where no line has it, about a tenth is held out (selection.hold_out), the same
     lines on every call. ValueError for a broken line, FileNotFoundError for no line at all.
     """
     if language not in (*FOLDERS, "other"):
@@ -183,6 +175,12 @@ def describe_data(root, samples, language="all"):
         yield f"{root}: keys that nothing reads, with their lines: {keys}"
 
 
+def unknown_keys(records, known):
+    """{key: number of records that have it} of the keys that nobody reads."""
+    counts = Counter(key for record in records for key in record)
+    return {key: count for key, count in counts.items() if key not in known}
+
+
 def load_profiles(root, language="all"):
     """{role: description} of a RoleBench folder, or of NAME.profiles.json beside NAME.jsonl; empty where there is none.
 
@@ -203,126 +201,11 @@ def load_profiles(root, language="all"):
     return profiles
 
 
-def choose_roles(samples, subset=""):
-    """{name: id} in order of first appearance; subset: only these names, as `split_names` reads them, or only the first
-    so many.
-
-    Raises ValueError for a name that no sample has.
-    """
-    names = list(dict.fromkeys(s.role for s in samples))
-    if not names:
-        raise ValueError("the data have no training line")
-    if subset.strip().isdigit():
-        names = names[:int(subset)]
-    elif subset.strip():
-        known = dict.fromkeys(names)
-        names = list(dict.fromkeys(split_names(subset)))
-        for name in names:
-            role_id(name, known)
-    if not names:
-        raise ValueError(f"role_subset {subset!r} leaves no role")
-    return {name: i for i, name in enumerate(names)}
-
-
-def split_names(text):
-    """The names in a text: between commas, or a list in JSON, for names that have commas or are numbers."""
-    if not text.strip().startswith("["):
-        return [name.strip() for name in text.split(",")]
-    try:
-        names = json.loads(text)
-    except (ValueError, RecursionError):
-        names = None
-    if not is_texts(names):
-        raise ValueError(f"role_subset {text!r} is no list of names in JSON, such as [\"2\", \"Anne, Queen\"]")
-    return names
-
-
-def some_of_each(samples, n, seed):
-    """n random samples of each role in each split, one from each nth of its lines, so that a file that goes topic by
-    topic gives every topic its share. In the samples' order; all of a role that has no more than n."""
-    rng = random.Random(f"{seed}/subset")
-    places = {}
-    for i, s in enumerate(samples):
-        places.setdefault((s.role, s.split), []).append(i)
-    chosen = []
-    for of_role in places.values():
-        parts = min(n, len(of_role))
-        for part in range(parts):
-            first = part * len(of_role) // parts
-            end = (part + 1) * len(of_role) // parts
-            chosen.append(of_role[rng.randrange(first, end)])
-    return [samples[i] for i in sorted(chosen)]
-
-
 def load_test_samples(data, language, split=None, limit=0, generalization="instruction", roles=None):
     """Test samples of a data set; only of one split, of `roles`, and at most `limit` of each split, if given."""
     splits = (split,) if split else SPLITS
     samples = load_samples(fetch_data(data), language, "test", splits, generalization)
     return subsample([s for s in samples if roles is None or s.role in roles], limit)
-
-
-def subsample(samples, limit):
-    """At most `limit` samples of each split, evenly spread over the file and thereby over the roles; 0: all."""
-    chosen = []
-    for split in dict.fromkeys(s.split for s in samples):
-        of_split = [s for s in samples if s.split == split]
-        n = min(limit or len(of_split), len(of_split))
-        chosen += [of_split[i * len(of_split) // n] for i in range(n)]
-    return chosen
-
-
-def roles_by_language(samples):
-    """{language: its roles, in the order in which they occur}."""
-    roles = {}
-    for s in samples:
-        roles.setdefault(s.language, {})[s.role] = None
-    return {language: list(names) for language, names in roles.items()}
-
-
-def other_roles(samples, distance=1):
-    """For each sample the role so many places after its own among those of its language; None if that is its own."""
-    roles = roles_by_language(samples)
-    others = []
-    for s in samples:
-        names = roles[s.language]
-        other = names[(names.index(s.role) + distance) % len(names)]
-        others.append(other if distance < len(names) else None)
-    return others
-
-
-def role_shots(samples, n):
-    """{role: n of its own (question, answer) pairs, evenly spread over its samples}: examples for a prompt."""
-    pairs = {}
-    for s in samples:
-        if not s.history:
-            pairs.setdefault(s.role, []).append((s.question, s.answers[0]))
-    shots = {}
-    for role, of_role in pairs.items():
-        count = min(n, len(of_role))
-        shots[role] = tuple(of_role[i * len(of_role) // count] for i in range(count))
-    return shots
-
-
-def with_shots(samples, shots):
-    """The samples with their role's shots, {role: pairs}, as earlier turns of the conversation."""
-    return [replace(s, history=shots.get(s.role, ()) + s.history) for s in samples]
-
-
-def role_name(name, roles):
-    """`name` as it is among `roles`, whatever its case; ValueError suggests the nearest names."""
-    if name in roles:
-        return name
-    same = [known for known in roles if known.casefold() == name.strip().casefold()]
-    if len(same) == 1:
-        return same[0]
-    near = difflib.get_close_matches(name, roles, n=3, cutoff=0.3)
-    advice = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(roles)}"
-    raise ValueError(f"unknown role {name!r}; {advice}")
-
-
-def role_id(name, roles):
-    """The id of a role; see `role_name`."""
-    return roles[role_name(name, roles)]
 
 
 def fetch_data(name):
@@ -341,7 +224,7 @@ def persona_of(role, profiles):
     return f"You are {role}. {profiles.get(role, '')}".strip()
 
 
-def persona(role, config):
+def run_persona(role, config):
     """`persona_of` a role of a run (config: its config.json), or None where the run's prompts do not name the role."""
     return persona_of(role, config["profiles"]) if config["role_in_prompt"] else None
 

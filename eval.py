@@ -14,19 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from checkpoint import load_run, read_run
-from data import (
-    SPLITS,
-    fetch_data,
-    load_samples,
-    load_test_samples,
-    other_roles,
-    persona,
-    persona_of,
-    role_id,
-    role_shots,
-    subsample,
-    with_shots,
-)
+from data import SPLITS, fetch_data, load_samples, load_test_samples, persona_of, run_persona
 from files import (
     check_numbers,
     check_writable,
@@ -42,6 +30,7 @@ from generate import Decoding, add_decoding_arguments, decoding_from_args, gener
 from likelihood import read_references
 from metrics import METRICS, aggregate, mean_scores, score_answer
 from report import MEASURES, other_measures, print_examples, table
+from selection import other_roles, role_id, role_shots, subsample, with_shots
 
 
 # ---------------------------------------------------------------------------------------------------------- answers
@@ -78,7 +67,7 @@ def predict(model, tokenizer, config, samples, decoding, as_role="own", batch_si
         personas = [persona_of(name, config["profiles"]) for name in names]
     else:
         role_ids = [role_id(name, config["roles"]) for name in names]
-        personas = [persona(name, config) for name in names]
+        personas = [run_persona(name, config) for name in names]
 
     prompts = [tokenizer.prompt(s.question, text, s.history) for s, text in zip(samples, personas)]
     progress = {"own": "answering", "other": "answering as another role", None: "backbone answering"}[as_role]

@@ -84,7 +84,8 @@ def check_numbers(record, ranges):
             continue
         is_number = isinstance(value, kind if kind is int else (int, float)) and not isinstance(value, bool)
         if not is_number or not least <= value <= most:
-            raise ValueError(f"{key} is {value!r}, but it has to be {kind.__name__}, {least:g} to {most:g}")
+            noun = "a whole number" if kind is int else "a number"
+            raise ValueError(f"{key} is {value!r}, but it has to be {noun} from {least:g} to {most:g}")
 
 
 # ------------------------------------------------------------------------------------------------------------ finding

@@ -13,7 +13,7 @@ B batch, T tokens, R distinct roles of the batch, n linears of one kind, r rank,
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn as nn
@@ -33,22 +33,22 @@ METHODS = {                             # source of A, source of B
 }
 
 GATE_INPUT_DIM = 1024                   # width of the fixed role vectors that Neeko's gates read
-
+Size = Annotated[int, 1, 10 ** 6]       # type, least, most: config.py checks the number
 
 @dataclass(frozen=True)
 class AdapterConfig:
     """What a Hyper Model is made of; the defaults are those of the authors' code for 7B backbones."""
     method: Literal[tuple(METHODS)] = "hycora"
-    num_roles: int = 1
-    rank: int = 8                       # r
-    alpha: float = 32.0                 # the LoRA branch is scaled by alpha / rank
-    adapter_dropout: float = 0.1        # on x, before A; not in the paper
+    num_roles: Size = 1
+    rank: Size = 8                      # r
+    alpha: Annotated[float, 1e-6, 10 ** 6] = 32.0  # the LoRA branch is scaled by alpha / rank
+    adapter_dropout: Annotated[float, 0, 0.99] = 0.1  # on x, before A; not in the paper
     target_modules: tuple[str, ...] = ()  # kinds of linear to adapt, such as q_proj; empty: all in the blocks
-    role_dim: int = 128                 # d_c
-    layer_dim: int = 128                # d_l
-    hidden_dim: int = 512               # d_h
-    num_blocks: int = 2                 # N
-    head_rank: int = 32                 # k
+    role_dim: Size = 128                # d_c
+    layer_dim: Size = 128               # d_l
+    hidden_dim: Size = 512              # d_h
+    num_blocks: Annotated[int, 0, 1000] = 2  # N
+    head_rank: Size = 32                # k
     norm_input: bool = True             # LayerNorm on the input of Eq. 1; not in the paper
     norm_output: bool = True            # LayerNorm on h_N; not in the paper
 
@@ -91,29 +91,31 @@ class AdaptedLinear(nn.Module):
     def forward(self, x):
         if self.lora_weights is None:
             return self.base(x)
+        W_0 = self.base
         A, B = self.lora_weights
         A_x = F.dropout(x, self.dropout, self.training) @ A.mT           # (B, T, d_in) -> (B, T, r)
-        return add_products(self.base, x, self.scale, B, A_x)            # Eq. 4: W_0 x + alpha/r * B A x
+        return add_products(W_0, x, self.scale, B, A_x)                  # Eq. 4: W_0 x + alpha/r * B A x
 
 
-def add_products(base, x, scale, B, A_x):
-    """base(x) + scale * B A_x, where the kernel that computes the second product adds it to the first.
+def add_products(W_0, x, scale, B, A_x):
+    """W_0 x + scale * B A_x, where the kernel that computes the second product adds it to the first.
 
-    x: (B, T, d_in); A_x: (B, T, r); B: (d_out, r), or (B, d_out, r) where each row of the batch has its own.
+    W_0: a frozen linear; x: (B, T, d_in); A_x: (B, T, r); B: (d_out, r), or (B, d_out, r) where each row of the batch
+    has its own. Returns (B, T, d_out).
     """
     if B.dim() == 3:
-        return base(x).baddbmm_(A_x, B.mT, alpha=scale)                  # (B, T, d_out)
+        return W_0(x).baddbmm_(A_x, B.mT, alpha=scale)                  # (B, T, d_out)
 
     # one B for all: products of (B * T, ...); flattened first, as adding into a view would copy its gradient
     shape = x.shape[:-1]
     x = x.flatten(0, -2)
     A_x = A_x.flatten(0, -2)
     if not torch.is_grad_enabled():
-        return base(x).addmm_(A_x, B.mT, alpha=scale).unflatten(0, shape)
+        return W_0(x).addmm_(A_x, B.mT, alpha=scale).unflatten(0, shape)
 
     # in training W_0 x comes last: it keeps nothing for the backward pass, so that the recomputation of a checkpointed
     # block, which ends at the last tensor that was kept, ends before its last and largest product
-    return F.linear(scale * A_x, B, base.bias).addmm_(x, base.weight.t()).unflatten(0, shape)
+    return F.linear(scale * A_x, B, W_0.bias).addmm_(x, W_0.weight.t()).unflatten(0, shape)
 
 
 # ------------------------------------------------------------------------------------------- where A and B come from
@@ -181,7 +183,7 @@ class HyperModel(nn.Module):
             raise ValueError(f"method is {config.method!r}; choose one of {', '.join(METHODS)}")
         self.config = config
         self.backbone = backbone.requires_grad_(False)
-        self.target_modules = self.adapt_linears()                       # {kind: [AdaptedLinear, ...]} in layer order
+        self.adapted = self.adapt_linears()                              # {kind: [AdaptedLinear, ...]} in layer order
         self.hyper = None
         self.projections = None
 
@@ -222,7 +224,7 @@ class HyperModel(nn.Module):
         c = self.config
         generated = [factor for factor, source in self.sources.items() if source == "hyper"]
         shapes = {}
-        for kind, linears in self.target_modules.items():
+        for kind, linears in self.adapted.items():
             shapes[kind] = (len(linears), {factor: linears[0].shapes[factor] for factor in generated})
         return HyperNetwork(c.num_roles, shapes, c.role_dim, c.layer_dim, c.hidden_dim, c.num_blocks, c.head_rank,
                             c.norm_input, c.norm_output)
@@ -241,7 +243,7 @@ class HyperModel(nn.Module):
         try:
             with torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16)):
                 generated = {} if self.hyper is None else self.hyper(active.roles)
-                for kind, linears in self.target_modules.items():
+                for kind, linears in self.adapted.items():
                     A = self.lora_factor("A", linears, generated.get(kind), active)
                     B = self.lora_factor("B", linears, generated.get(kind), active)
                     for i, linear in enumerate(linears):
@@ -264,7 +266,7 @@ class HyperModel(nn.Module):
 
     def adapted_linears(self):
         """Every AdaptedLinear, kind by kind."""
-        return [linear for linears in self.target_modules.values() for linear in linears]
+        return [linear for linears in self.adapted.values() for linear in linears]
 
     def forward(self, input_ids, role_ids):
         """Logits (B, T, vocab) of input_ids (B, T), where row b has the role role_ids[b]."""
@@ -276,39 +278,10 @@ class HyperModel(nn.Module):
         e_c = self.hyper.role_embedding(role_ids.to(e_t.device, non_blocking=True))
         return self.projections(e_c, e_t)
 
-    # ------------------------------------------------------------------------------------------ describe, save, load
+    # ---------------------------------------------------------------------------------------------------- save and load
     def trainable(self):
         """{name: parameter} of all that trains."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
-
-    def describe(self):
-        """What is adapted, as text: kind, count, shapes, sources of A and B, and trainable numbers."""
-        def row(*cells):
-            return "{:<18}{:>8}  {:<14}{:<18}{:<18}{:>12}".format(*cells)
-
-        lines = [row("adapted", "linears", "W_0", f"A: {self.sources['A']}", f"B: {self.sources['B']}", "trainable")]
-        for kind, linears in self.target_modules.items():
-            shapes = [linears[0].base.weight.shape, *linears[0].shapes.values()]
-            texts = [" x ".join(map(str, shape)) for shape in shapes]
-            trainable = sum(map(count_trainable, linears)) + sum(map(count_trainable, self.heads_of(kind)))
-            lines.append(row(kind, len(linears), *texts, f"{trainable:,}"))
-
-        dtype = str(self.backbone.dtype).removeprefix("torch.")
-        total = count_trainable(self)
-        summary = {f"frozen, {dtype}": sum(p.numel() for p in self.parameters()) - total}
-        if self.hyper is not None:
-            heads = count_trainable(self.hyper.heads)
-            summary["encoder of the hyper-network"] = count_trainable(self.hyper) - heads
-            summary["contrastive projections"] = count_trainable(self.projections)
-        summary["trainable in all, fp32"] = total
-        lines += [f"{name:<76}{number:>12,}" for name, number in summary.items()]
-        return "\n".join(lines)
-
-    def heads_of(self, kind):
-        """The hyper-network's heads for one kind of linear."""
-        if self.hyper is None:
-            return []
-        return [self.hyper.heads[f"{kind}_{factor}"] for factor in self.hyper.target_modules[kind][1]]
 
     def save(self, folder):
         """Writes the trainable tensors, and only those, to folder/adapter.safetensors."""
@@ -334,8 +307,3 @@ class HyperModel(nn.Module):
                             f"or type, such as {differing[0]}")
         for name, p in self.trainable().items():
             p.copy_(state[name])
-
-
-def count_trainable(module):
-    """Trainable numbers of a module."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 
 from batches import collate
-from data import encode_examples, other_roles, role_id, roles_by_language, with_shots
+from data import encode_examples
 from generate import rows_that_fit
 from losses import pool_response, response_cross_entropy
 from metrics import bootstrap
+from selection import other_roles, role_id, roles_by_language, with_shots
 
 
 # ---------------------------------------------------------------------------------------------------- one reading

@@ -167,8 +167,10 @@ def score_answer(answer, references, language, facts=()):
 
 def distinct_n(answers, n):
     """Distinct n-grams over all n-grams of the answers (lists of words); low means that they repeat themselves."""
-    grams = [gram for words in answers for gram in zip(*(words[i:] for i in range(n)))]
-    return len(set(grams)) / max(1, len(grams))
+    counts = Counter()
+    for words in answers:
+        counts.update(ngrams(words, n))
+    return len(counts) / max(1, counts.total())
 
 
 def bootstrap(values, resamples=1000, seed=0):
@@ -223,17 +225,20 @@ def mean_scores(predictions):
 def aggregate(predictions):
     """{split: {"overall": scores, "roles": {name: scores}}} of prediction lines that carry their metrics; with "kinds",
     {kind: scores}, where lines name the kind of knowledge that they ask for."""
+    def scores_by(key, lines):
+        """{value: scores} of the lines that have this value under `key`, in order of first appearance."""
+        groups = {}
+        for line in lines:
+            if line.get(key):
+                groups.setdefault(line[key], []).append(line)
+        return {value: mean_scores(group) for value, group in groups.items()}
+
     splits = {}
-    for split in sorted({p["split"] for p in predictions}):
-        lines = [p for p in predictions if p["split"] == split]
-        by_role = {}
-        by_kind = {}
-        for p in lines:
-            by_role.setdefault(p["role"], []).append(p)
-            if p.get("kind"):
-                by_kind.setdefault(p["kind"], []).append(p)
-        splits[split] = {"overall": mean_scores(lines),
-                         "roles": {role: mean_scores(of_role) for role, of_role in by_role.items()}}
-        if by_kind:
-            splits[split]["kinds"] = {kind: mean_scores(of_kind) for kind, of_kind in by_kind.items()}
+    for split in sorted({line["split"] for line in predictions}):
+        lines = [line for line in predictions if line["split"] == split]
+        splits[split] = {"overall": mean_scores(lines), "roles": scores_by("role", lines)}
+
+        kinds = scores_by("kind", lines)
+        if kinds:
+            splits[split]["kinds"] = kinds
     return splits

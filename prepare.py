@@ -5,21 +5,15 @@ from pathlib import Path
 
 import torch
 
+from arguments import parse_args
 from checkpoint import check_same, made_of, new_folder, read_run, versions
-from config import KEYS, Config, parse_args, pick_device, resolve
-from data import (
-    choose_roles,
-    describe_data,
-    encode_examples,
-    fetch_data,
-    load_profiles,
-    load_samples,
-    some_of_each,
-)
+from config import KEYS, Config, pick_device, resolve
+from data import describe_data, encode_examples, fetch_data, load_profiles, load_samples
 from files import write_json
 from hycora_layer import METHODS
 from model_config import check_ids
 from processes import world
+from selection import choose_roles, some_of_each
 
 
 def read_arguments(argv):

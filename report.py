@@ -1,4 +1,4 @@
-"""Scores and answers as a person reads them: the tables of eval.py and train.py.
+"""Models, scores and answers as a person reads them: the tables of train.py and eval.py.
 
 Before -> after stands for the untouched backbone -> the trained model, in percent.
 """
@@ -9,6 +9,39 @@ import math
 from metrics import METRICS
 
 MEASURES = ("swap", "likelihood", "retrieval_top1", "retrieval_swapped")        # of scores.json, beside the metrics
+
+
+# ------------------------------------------------------------------------------------------------------------ models
+def count_trainable(*modules):
+    """Trainable numbers of some modules."""
+    return sum(p.numel() for module in modules for p in module.parameters() if p.requires_grad)
+
+
+def describe_model(model):
+    """What of a HyperModel is adapted, as text: kind, count, shapes, sources of A and B, and trainable numbers."""
+    def row(*cells):
+        return "{:<18}{:>8}  {:<14}{:<18}{:<18}{:>12}".format(*cells)
+
+    # each kind of linear, with the heads that generate its matrices
+    sources = model.sources
+    lines = [row("adapted", "linears", "W_0", f"A: {sources['A']}", f"B: {sources['B']}", "trainable")]
+    heads = model.hyper.heads if model.hyper else {}
+    for kind, linears in model.adapted.items():
+        of_kind = [heads[name] for name in (f"{kind}_A", f"{kind}_B") if name in heads]
+        shapes = [linears[0].base.weight.shape, *linears[0].shapes.values()]
+        texts = [" x ".join(map(str, shape)) for shape in shapes]
+        lines.append(row(kind, len(linears), *texts, f"{count_trainable(*linears, *of_kind):,}"))
+
+    # the rest, and the sums
+    dtype = str(model.backbone.dtype).removeprefix("torch.")
+    trainable = count_trainable(model)
+    summary = {f"frozen, {dtype}": sum(p.numel() for p in model.parameters()) - trainable}
+    if model.hyper:
+        summary["encoder of the hyper-network"] = count_trainable(model.hyper) - count_trainable(heads)
+        summary["contrastive projections"] = count_trainable(model.projections)
+    summary["trainable in all, fp32"] = trainable
+    lines += [f"{name:<76}{number:>12,}" for name, number in summary.items()]
+    return "\n".join(lines)
 
 
 # ----------------------------------------------------------------------------------------------------------- tables

@@ -27,15 +27,16 @@ from contextlib import nullcontext
 import torch
 from tqdm import tqdm
 
+from arguments import LONGER
 from batches import Steps
 from checkpoint import MetricsLog, build, held, lengthen, load_checkpoint, read_run, rng_state, save_checkpoint
-from config import LONGER
-from data import subsample
 from eval import evaluate_before_after
 from losses import hyper_contrastive_loss, lambda_at, pool_response, response_cross_entropy, total_loss
 from memory import GIB
 from prepare import encode, load_data, read_arguments, run_folder
 from processes import any_process, gather, join, leave, sum_over_processes, world
+from report import describe_model
+from selection import subsample
 from watch import HeldOut, expected_memory, too_few_steps
 
 
@@ -196,7 +197,7 @@ def run_training(argv):
     samples, tests, roles, profiles = load_data(cfg)
     model, tokenizer = build(vars(cfg), len(roles), cfg.device)
     print(f"{cfg.method} on {cfg.model}: {counted(len(roles), 'role')}, {cfg.device}, {cfg.precision}")
-    print(model.describe())
+    print(describe_model(model))
     examples = encode(samples, roles, profiles, tokenizer, cfg, model.backbone.config)
     steps = Steps(examples, cfg, tokenizer.eos_id, *world())         # raises what it may before a folder is made
     run = run_folder(cfg, resume, roles, profiles, examples, tokenizer.sample_prompt())

@@ -12,18 +12,9 @@ import torch.nn.functional as F
 from conftest import ROOT, SEED, write_rolebench
 
 from batches import batch_order, collate, padding_share
-from data import (
-    Example,
-    Sample,
-    choose_roles,
-    encode_examples,
-    fetch_data,
-    load_profiles,
-    load_rolebench,
-    parse_line,
-    persona_of,
-)
+from data import Example, Sample, encode_examples, fetch_data, load_profiles, load_rolebench, parse_line, persona_of
 from metrics import contains_fact
+from selection import choose_roles
 from tiny.voices import Voice
 from tokenizer import Tokenizer
 from tools.convert_authors import convert

@@ -11,8 +11,8 @@ import torch
 from conftest import ROOT
 
 import train
+from arguments import read_config
 from checkpoint import load_run
-from config import read_config
 from data import load_test_samples
 from hycora_layer import METHODS, AdapterConfig, HyperModel
 from likelihood import reference_nll

@@ -11,7 +11,7 @@ from test_layer import small_backbone as small
 
 import train
 from checkpoint import load_run
-from data import persona
+from data import run_persona
 from hycora_layer import METHODS, AdapterConfig, HyperModel
 from model import Transformer
 from tools import export, peft_adapter
@@ -121,7 +121,7 @@ def test_a_merged_model_is_served_as_it_was_trained(tmp_path, monkeypatch, capsy
     messages = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}, {"role": "user", "content": "And?"}]
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     ids = list(theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
-    assert ids == tokenizer.prompt("And?", persona("林黛玉", config), [("Who?", "Me.")])
+    assert ids == tokenizer.prompt("And?", run_persona("林黛玉", config), [("Who?", "Me.")])
     assert ("林黛玉" in theirs.decode(ids)) == (method == "lora")
     merged = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
     assert merged.dtype == torch.float32 and set(merged.generation_config.eos_token_id) == tokenizer.stop_ids
@@ -139,10 +139,10 @@ def test_adapters_come_with_their_prompt_and_a_readme(tmp_path, monkeypatch):
         folder = tmp_path / "all" / role
         theirs.chat_template = (folder / "chat_template.jinja").read_text("utf8")
         ids = theirs.apply_chat_template([{"role": "user", "content": "谁？"}], add_generation_prompt=True, return_dict=False)
-        assert list(ids) == tokenizer.prompt("谁？", persona(role, config))
+        assert list(ids) == tokenizer.prompt("谁？", run_persona(role, config))
         assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == sorted(tokenizer.stop_ids)
         readme = (folder / "README.md").read_text("utf8")
-        assert "--max-lora-rank 8" in readme and "--lora role.gguf" in readme and persona(role, config) in readme and len(readme.splitlines()) <= 10
+        assert "--max-lora-rank 8" in readme and "--lora role.gguf" in readme and run_persona(role, config) in readme and len(readme.splitlines()) <= 10
 
 
 def test_no_role_leaves_the_folder_or_shares_one(tmp_path):

@@ -7,10 +7,11 @@ import pytest
 from conftest import ROOT
 
 FLOORS = [["console"],
-          ["files", "processes", "own_data", "model_config"],
+          ["files", "processes", "selection", "model_config"],
           ["model", "hyper", "losses", "tokenizer", "data", "batches", "generate", "metrics"],
           ["hycora_layer", "report"],
           ["config"],
+          ["arguments"],
           ["checkpoint", "likelihood", "memory"],
           ["eval", "chat"],
           ["watch", "prepare"],

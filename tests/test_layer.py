@@ -58,7 +58,7 @@ def test_chatglm2_is_adapted_on_its_four_fused_linears_and_mixes_roles_in_a_batc
     plain = backbone(ids)
     model = hyper_model("hycora", backbone)
     assert torch.equal(model(ids, roles), plain)
-    assert {k: len(v) for k, v in model.target_modules.items()} == dict.fromkeys(
+    assert {k: len(v) for k, v in model.adapted.items()} == dict.fromkeys(
         ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"), 3)
     with torch.no_grad():
         for p in model.trainable().values():
@@ -72,7 +72,7 @@ def test_chatglm2_is_adapted_on_its_four_fused_linears_and_mixes_roles_in_a_batc
 
 def test_equation_four_by_hand():
     model = randomise(hyper_model("hycora"), 0.05)
-    linear, x = model.target_modules["down_proj"][1], torch.randn(2, 7, 80)
+    linear, x = model.adapted["down_proj"][1], torch.randn(2, 7, 80)
     roles = torch.tensor([3, 1])
     made = model.hyper(roles)["down_proj"]["A"]
     with model.active_roles(roles):
@@ -93,7 +93,7 @@ def test_a_blend_of_roles_uses_the_blended_embeddings(method):
         weights = torch.tensor([[0.3, 0.0, 0.7, 0.0]])
         mixed = model(ids[:1], weights)
         tables = [m.role_embedding.weight for m in [model.hyper] if m is not None]
-        tables += [getattr(linear, factor) for linears in model.target_modules.values() for linear in linears
+        tables += [getattr(linear, factor) for linears in model.adapted.values() for linear in linears
                    for factor, source in model.sources.items() if source == "role"]
         tables += [model.gate_inputs] if method == "neeko" else []
         for table in tables:
@@ -166,7 +166,7 @@ def test_unknown_method_and_target():
         hyper_model("adapter-fusion")
     with pytest.raises(ValueError, match="qkv"):
         hyper_model("lora", target_modules=("q_proj", "qkv"))
-    assert set(hyper_model("lora", target_modules=("q_proj", "v_proj")).target_modules) == {"q_proj", "v_proj"}
+    assert set(hyper_model("lora", target_modules=("q_proj", "v_proj")).adapted) == {"q_proj", "v_proj"}
 
 
 def test_a_line_in_the_table_is_a_method(monkeypatch, tmp_path):
@@ -185,7 +185,7 @@ def test_half_precision_backbone_trains_fp32_adapters_under_its_own_autocast(dty
     logits = model(torch.randint(97, (2, 16)), torch.tensor([0, 1]))
     assert logits.dtype == dtype
     logits.float().square().mean().backward()
-    assert model.target_modules["q_proj"][0].B.grad.dtype == torch.float32
+    assert model.adapted["q_proj"][0].B.grad.dtype == torch.float32
     assert not torch.is_autocast_enabled("cpu")
 
 
@@ -193,10 +193,10 @@ def test_a_hyper_source_forced_to_a_constant_is_shared_lora():
     backbone = small_backbone()
     lora = randomise(hyper_model("lora", copy.deepcopy(backbone)), 0.05)
     hycora = hyper_model("hycora", backbone)
-    made = {kind: {"A": torch.stack([linear.A for linear in linears]).expand(2, -1, -1, -1)} for kind, linears in lora.target_modules.items()}
+    made = {kind: {"A": torch.stack([linear.A for linear in linears]).expand(2, -1, -1, -1)} for kind, linears in lora.adapted.items()}
     hycora.hyper.forward = lambda roles: made
-    for kind, linears in hycora.target_modules.items():
-        for mine, theirs in zip(linears, lora.target_modules[kind]):
+    for kind, linears in hycora.adapted.items():
+        for mine, theirs in zip(linears, lora.adapted[kind]):
             mine.B.data, mine.base = theirs.B.data, theirs.base
     hycora.backbone = lora_free(hycora.backbone, lora.backbone)
     ids, roles = torch.randint(97, (2, 16)), torch.tensor([0, 3])
@@ -212,7 +212,7 @@ def lora_free(mine, theirs):
 
 def test_neeko_is_the_gated_sum_of_its_blocks():
     model = randomise(hyper_model("neeko"), 0.05)
-    linear, x, roles = model.target_modules["down_proj"][1], torch.randn(3, 7, 80), torch.tensor([3, 1, 3])
+    linear, x, roles = model.adapted["down_proj"][1], torch.randn(3, 7, 80), torch.tensor([3, 1, 3])
     with model.active_roles(roles):
         out = linear(x)
     for b, role in enumerate(roles):
@@ -225,7 +225,7 @@ def test_neeko_with_a_one_hot_gate_is_independent_lora():
     neeko = randomise(hyper_model("neeko"), 0.05)
     ids, roles = torch.randint(97, (3, 16)), torch.tensor([2, 0, 1])
     with torch.no_grad():
-        for linear in (linear for linears in neeko.target_modules.values() for linear in linears):
+        for linear in (linear for linears in neeko.adapted.values() for linear in linears):
             linear.gate.copy_(1e4 * neeko.gate_inputs)
     out = neeko(ids, roles)
     neeko.config = dataclasses.replace(neeko.config, method="ind-lora")     # the same blocks, each role its own

@@ -7,12 +7,13 @@ import torch
 from conftest import ROOT, command, randomise
 from test_layer import hyper_model
 
-from data import Sample, load_profiles, load_rolebench, persona_of, role_shots, with_shots
+from data import Sample, load_profiles, load_rolebench, persona_of
 from eval import evaluate
 from generate import Decoding
 from likelihood import aggregate_likelihood, mean_roles, read_references, reference_nll
 from metrics import bootstrap
 from model import Transformer
+from selection import role_shots, with_shots
 from tokenizer import Tokenizer
 
 

@@ -1,4 +1,4 @@
-"""A person's own JSONL file: lines, history, the held-out tenth, and what is said of likely slips."""
+"""A person's own JSONL file: lines, history, the held-out tenth, and the notices about likely slips."""
 import json
 import random
 import sys
@@ -8,11 +8,12 @@ import pytest
 from conftest import ROOT, write_rolebench
 
 import eval as evaluation
-import own_data
+import selection
 import train
-from config import parse_args, pick_device, resolve
-from data import Sample, choose_roles, describe_data, encode_examples, fetch_data, load_profiles, load_samples, role_id
-from own_data import group_lines, hold_out, look_alikes, normalise, similar_pairs, trigrams
+from arguments import parse_args
+from config import pick_device, resolve
+from data import Sample, describe_data, encode_examples, fetch_data, load_profiles, load_samples
+from selection import choose_roles, group_lines, hold_out, look_alikes, normalise, role_id, similar_pairs, trigrams
 from tokenizer import Tokenizer
 from tools import check_data
 
@@ -85,8 +86,8 @@ def test_a_tenth_is_held_out_repeatably_and_whatever_the_order(tmp_path):
     assert len(test) == 6 and len(train) == 54 and {s.role for s in train} == {"Grum", "Pell"}
     random.shuffle(lines)
     assert set(load_samples(write(path, *lines), "en", "test")) == set(test)
-    (said,) = describe_data(path, train)
-    assert "6 of 60 are held out" in said
+    (notice,) = describe_data(path, train)
+    assert "6 of 60 are held out" in notice
 
 
 def test_near_identical_questions_and_the_turns_of_a_conversation_stay_together():
@@ -109,7 +110,7 @@ def test_similar_pairs_are_those_of_all_comparisons():
     texts = [line["question"] for line in many(40)]
     texts += [text.replace("the", "a").replace("stone", "stones") for text in texts] + ["", "x"]
     sets = [trigrams(text) for text in texts]
-    expected = {(i, j) for i, j in combinations(range(len(sets)), 2) if len(sets[i] & sets[j]) > own_data.SIMILAR * len(sets[i] | sets[j])}
+    expected = {(i, j) for i, j in combinations(range(len(sets)), 2) if len(sets[i] & sets[j]) > selection.SIMILAR * len(sets[i] | sets[j])}
     found = list(similar_pairs(sets))
     assert len(expected) > 10 and sorted(tuple(sorted(pair)) for pair in found) == sorted(expected)
 
@@ -139,8 +140,8 @@ def test_a_name_in_another_case_is_the_same_role():
 def test_keys_that_nothing_reads_are_named_in_folders_too(tmp_path):
     path = write_rolebench(tmp_path, [("A", "q", ["x"])])
     path.write_text(json.dumps({"role": "A", "question": "q", "generated": ["x"], "type": ["script"], "system": "s"}) + "\n")
-    (said,) = describe_data(tmp_path, load_samples(tmp_path, "en", "train"), "en")
-    assert said.endswith("'system' (1)")
+    (notice,) = describe_data(tmp_path, load_samples(tmp_path, "en", "train"), "en")
+    assert notice.endswith("'system' (1)")
 
 
 def test_check_data_reads_a_file(tmp_path, monkeypatch, capsys):

@@ -8,7 +8,7 @@ from test_house import MODULES
 
 import chat
 import eval as evaluation
-from config import parse_args
+from arguments import parse_args
 
 README = (ROOT / "README.md").read_text("utf8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -11,7 +11,8 @@ from conftest import ROOT, command
 import tools.reproduce as reproduce
 import tools.results as results
 from checkpoint import load_run
-from data import Sample, load_rolebench, some_of_each
+from data import Sample, load_rolebench
+from selection import some_of_each
 from tools.compare import compare
 from tools.new_role import add_role, drift
 from tools.studies import Study
@@ -214,7 +215,7 @@ def test_its_loss_falls_and_a_firmer_hold_moves_the_others_less(runs):
     moved = {}
     for hold in (0.0, 1000.0):
         model, tokenizer, config = load_run(runs / "hycora", "cpu")
-        torch.nn.init.normal_(model.target_modules["down_proj"][0].B, std=0.05)                   # three steps leave B near zero
+        torch.nn.init.normal_(model.adapted["down_proj"][0].B, std=0.05)                   # three steps leave B near zero
         _, losses, moved[hold] = add_role(model, tokenizer, config, "new", samples, steps=40, hold=hold)
         assert losses[-1] < losses[0]
     assert moved[1000.0] < 0.1 * moved[0.0]

@@ -5,7 +5,7 @@ import pytest
 from conftest import command, write_rolebench
 
 from data import load_rolebench
-from own_data import similar_pairs, trigrams
+from selection import similar_pairs, trigrams
 
 TOPICS = "sea ship wind stone river bread lamp door night horse glass wheel cloud sword garden letter market bridge candle winter".split()
 

@@ -349,5 +349,5 @@ def test_the_local_judge_says_what_its_own_likelihood_says():
         with torch.no_grad():
             nats[option] = torch.nn.functional.cross_entropy(backbone(torch.tensor([start + end]))[0, len(start) - 1:-1],
                                                              torch.tensor(end), reduction="sum").item()
-    found, said = verdict(text)
-    assert found == min(nats, key=nats.get) and float(said.split()[0]) == pytest.approx(nats["2"] - nats["1"], abs=1e-3)
+    found, reply = verdict(text)
+    assert found == min(nats, key=nats.get) and float(reply.split()[0]) == pytest.approx(nats["2"] - nats["1"], abs=1e-3)

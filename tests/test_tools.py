@@ -274,7 +274,7 @@ def test_tsne_takes_what_the_linears_really_use(method):
         assert m.shape[:2] == (4, 3)
         for role in range(4):
             with model.active_roles(torch.tensor([role, role])):
-                for layer, linear in enumerate(model.target_modules["v_proj"]):
+                for layer, linear in enumerate(model.adapted["v_proj"]):
                     expected = linear.lora_weights["AB".index(factor)].detach().flatten()
                     torch.testing.assert_close(torch.tensor(m[role, layer]), expected, rtol=1e-4, atol=1e-5)
 

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 import train
 import watch
 from checkpoint import load_run
-from data import Sample, load_test_samples, subsample
+from data import Sample, load_test_samples
 from likelihood import reference_nll
+from selection import subsample
 from watch import FEW_STEPS, HeldOut, too_few_steps
 
 ARGS = ["--language", "zh", "--max-steps", "4", "--score-limit", "5", "--max-new-tokens", "1", "--rank", "2", "--log-every", "1"]

@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
-from data import persona
+from data import run_persona
 from files import read_json
 from tools.serving_files import vllm_rank
 
@@ -21,7 +21,7 @@ START_SECONDS = 600
 
 def messages_for(question, role, config):
     """The chat messages of a question, with the role's persona where the run's prompts have it."""
-    text = persona(role, config)
+    text = run_persona(role, config)
     messages = [{"role": "system", "content": text}] if text else []
     return [*messages, {"role": "user", "content": question}]
 

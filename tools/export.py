@@ -17,9 +17,9 @@ import torch
 from huggingface_hub import save_torch_state_dict
 
 from checkpoint import load_run
-from data import role_name
 from files import check_finite, fetch_model, new_folder_at, write_json, writing
 from model import Transformer
+from selection import role_name
 from tools.peft_adapter import (
     adapted,
     adapter_rank,

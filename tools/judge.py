@@ -61,16 +61,16 @@ def parse(text):
 
 
 def service(url, name, tries=3):
-    """A judge behind an OpenAI-compatible endpoint: a function from prompt to (verdict or None, what it said)."""
+    """A judge behind an OpenAI-compatible endpoint: a function from prompt to (verdict or None, its reply)."""
     check_endpoint(url)
     read_key()
 
     def verdict(prompt):
         for _ in range(tries):
-            said = chat_completion(url, name, [{"role": "user", "content": prompt}], max_tokens=512, temperature=0)
-            if found := parse(said):
+            reply = chat_completion(url, name, [{"role": "user", "content": prompt}], max_tokens=512, temperature=0)
+            if found := parse(reply):
                 break
-        return found, said
+        return found, reply
     return verdict
 
 
@@ -161,9 +161,9 @@ def main():
     names = (*about, "criterion", "order", "split", "role", "question", "texts")
 
     def work(item):
-        found, said = verdict(prompt_of(item))
+        found, reply = verdict(prompt_of(item))
         won = {"1": item["order"][0], "2": item["order"][1]}.get(found, found)
-        return {n: item[n] for n in names} | {"verdict": won, "said": said}
+        return {n: item[n] for n in names} | {"verdict": won, "reply": reply}
     out = Path(args.out or Path(args.a).with_name("verdicts.jsonl"))
     verdicts = resumable_map(out, names, items, work, 1 if args.judge else 8)
     if any(v.get("verdict") not in ("a", "b", "tie", None) for v in verdicts):

@@ -16,7 +16,7 @@ import torch
 import train
 from batches import collate
 from checkpoint import DTYPES
-from config import Config
+from config import KEYS, Config
 from data import Example
 from files import fetch, read_json, reading
 from hycora_layer import METHODS, AdapterConfig
@@ -73,7 +73,7 @@ def main():
     parser.add_argument("--new-tokens", type=int, default=128, help="of an answer")
     parser.add_argument("--answers", type=int, default=16, help="answers generated at once; on a GPU eval.py chooses")
     parser.add_argument("--have", type=float, default=0.0, help="GiB of the GPU: finds the largest batch that fits")
-    sizes = [f for f in dataclasses.fields(AdapterConfig) if f.type is int and f.name != "num_roles"]
+    sizes = [f for f in dataclasses.fields(AdapterConfig) if KEYS.get(f.name) is int]
     for f in sizes:
         parser.add_argument(f"--{f.name.replace('_', '-')}", type=int, default=f.default)
     args = parser.parse_args()

@@ -20,7 +20,7 @@ from console import one_line_errors, render_table
 import json
 import re
 
-from config import read_config
+from arguments import read_config
 from files import write_text
 from hycora_layer import METHODS
 from losses import lambda_at

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import torch
 
-from config import read_config
+from arguments import read_config
+from config import KEYS
 from files import ROOT, fetch, read_json, reading
 from hycora_layer import METHODS, AdapterConfig, HyperModel
 from model import Transformer
@@ -37,7 +38,7 @@ def count(model_config, adapter_config):
     """(trainable parameters, adapted linears) of a Hyper Model."""
     with torch.device("meta"):
         model = HyperModel(Transformer(model_config), adapter_config)
-    return sum(p.numel() for p in model.trainable().values()), sum(map(len, model.target_modules.values()))
+    return sum(p.numel() for p in model.trainable().values()), sum(map(len, model.adapted.values()))
 
 
 @functools.cache
@@ -53,7 +54,7 @@ def main():
     parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", required=True, help="a config.json, its folder, or a hub id")
     parser.add_argument("--roles", type=int, required=True)
-    sizes = [f for f in dataclasses.fields(AdapterConfig) if f.type is int and f.name != "num_roles"]
+    sizes = [f for f in dataclasses.fields(AdapterConfig) if KEYS.get(f.name) is int]
     for f in sizes:
         parser.add_argument(f"--{f.name.replace('_', '-')}", type=int, default=f.default)
     args = parser.parse_args()

@@ -21,8 +21,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import train
+from arguments import parse_args
 from checkpoint import read_run
-from config import KEYS, parse_args, resolve
+from config import KEYS, resolve
 from data import fetch_data, load_rolebench
 from eval import make_prediction
 from files import read_json, read_jsonl, write_json

@@ -3,7 +3,7 @@
     python -m tools.resplit --data ZenMoore/RoleBench --out rolebench-resplit [--share 0.14]
 
 RoleBench's own split leaks (python -m tools.check_data). Here its train and test lines are pooled, one line to a role
-and question with all its distinct answers; near-identical questions are grouped (own_data.py), and each group goes to
+and question with all its distinct answers; near-identical questions are grouped (selection.py), and each group goes to
 one side as a whole, in the order of a hash of its questions: the same lines for everybody. In `general`, where all
 roles are asked the same, a question is grouped over all roles, so it is in the test for all of them or for none; a
 role-specific one within its role. Profiles are taken over, and of RoleGPT's answers those to questions of the new test.
@@ -15,7 +15,7 @@ from collections import Counter
 
 from data import FOLDERS, PROFILES, SPLITS, Sample, fetch_data, load_profiles, load_rolebench, rolebench_files
 from files import new_folder_at, write_json, write_jsonl
-from own_data import hold_out
+from selection import hold_out
 
 
 def pooled(samples):

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from checkpoint import load_run
-from data import persona
+from data import run_persona
 from files import fetch_model
 from generate import Decoding, generate
 from tools import engines
@@ -40,7 +40,7 @@ def equal_ids(ours, theirs):
 def compare_answers(engine, model, tokenizer, config, roles, new_tokens, merged):
     """Prints role by role how far the engine's greedy answers are ours; all are asked at once, in mixed batches."""
     asked = [(role, question) for question in QUESTIONS for role in roles]
-    prompts = [tokenizer.prompt(question, persona(role, config)) for role, question in asked]
+    prompts = [tokenizer.prompt(question, run_persona(role, config)) for role, question in asked]
     numbers = [None if merged else config["roles"][role] for role, _ in asked]
 
     theirs = engines.ask_all(engine, asked, config, new_tokens)
@@ -78,7 +78,7 @@ def next_logits(model, ids, role):
 def compare_blend(engine, model, tokenizer, config, roles, new_tokens):
     """Prints whether two adapters at half scale answer as B (A1 + A2) / 2 does, which is exact since B is shared."""
     first, second = roles[:2]
-    prompt = tokenizer.prompt(QUESTIONS[0], persona(first, config))
+    prompt = tokenizer.prompt(QUESTIONS[0], run_persona(first, config))
     of_first, of_second = (role_lora_weights(model, config["roles"][role]) for role in (first, second))
     try:
         for name, linear in adapted(model).items():

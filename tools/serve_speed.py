@@ -6,7 +6,7 @@ one is there, with the prompts' own time in it; of one role, and of all roles in
 import time
 from functools import partial
 
-from data import persona
+from data import run_persona
 from generate import Decoding, generate
 from tools import engines
 
@@ -21,7 +21,7 @@ def ask_engine(engine, config, roles, new_tokens):
 
 def ask_ours(model, tokenizer, config, roles, new_tokens):
     """Lets this code answer as each of these roles, in one batch, as eval.py does."""
-    prompts = [tokenizer.prompt(QUESTION, persona(role, config)) for role in roles]
+    prompts = [tokenizer.prompt(QUESTION, run_persona(role, config)) for role in roles]
     numbers = [config["roles"][role] for role in roles]
     generate(model, prompts, numbers, set(), Decoding(new_tokens))
 

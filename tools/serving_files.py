@@ -7,7 +7,7 @@
 import json
 import re
 
-from data import persona
+from data import run_persona
 from files import write_json, write_text
 from tokenizer import template_with_default
 
@@ -34,7 +34,7 @@ def vllm_rank(rank):
 def make_readme(role, config, prompt, rank=None):
     """The text of an export's README.md. prompt: a rendered one; rank: that of the adapter, None for a merged model."""
     made_of = "the role's A and the shared B of every linear, as a peft LoRA adapter" if rank else "a merged model"
-    text = persona(role, config)
+    text = run_persona(role, config)
     who = "The weights alone make the role; no system turn is needed."
     if text:
         who = f"The prompt makes the role: without a system turn, chat_template.jinja opens with the role's: {text!r}."
@@ -62,7 +62,7 @@ One prompt, as training saw it: {prompt!r}
 
 def write_serving_files(folder, role, tokenizer, config, rank=None):
     """Writes the three files into an export's folder. rank: that of the adapter, None for a merged model."""
-    text = persona(role, config)
+    text = run_persona(role, config)
     template = template_with_default(tokenizer.template_text, text)
     write_text(folder / "chat_template.jinja", template)
 

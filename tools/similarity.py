@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from checkpoint import build, load_run
-from data import load_test_samples, other_roles
+from data import load_test_samples
 from likelihood import reference_nll
+from selection import other_roles
 from tools.svg import Svg
 
 

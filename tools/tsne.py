@@ -26,7 +26,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#0
 @torch.inference_mode()
 def matrices(model, kind):
     """{factor: (R, n, numbers)} of every factor that differs between the R roles, in the n linears of a kind."""
-    linears = model.target_modules[kind]
+    linears = model.adapted[kind]
     with model.active_roles(torch.arange(model.config.num_roles)):
         factors = {factor: torch.stack([linear.lora_weights[i] for linear in linears], -3).float()
                    for i, factor in enumerate("AB")}
@@ -99,9 +99,9 @@ def main():
     if not (find_spec("matplotlib") and find_spec("sklearn")):
         raise ValueError("this needs two more packages: pip install matplotlib scikit-learn")
     model, _, config = load_run(args.run, "cpu")
-    kind = args.kind or next(iter(model.target_modules))
-    if kind not in model.target_modules:
-        raise ValueError(f"there is no {kind!r}; choose {', '.join(model.target_modules)}")
+    kind = args.kind or next(iter(model.adapted))
+    if kind not in model.adapted:
+        raise ValueError(f"there is no {kind!r}; choose {', '.join(model.adapted)}")
     factors = matrices(model, kind)
     if not factors:
         raise ValueError(f"{args.run}: with {config['method']} all roles share A and B: there is nothing to draw")

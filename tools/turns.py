@@ -12,12 +12,13 @@ import random
 from pathlib import Path
 
 from checkpoint import load_run
-from data import load_test_samples, persona, role_id
+from data import load_test_samples, run_persona
 from eval import make_prediction, provenance
 from files import write_json
 from generate import Decoding, generate_texts
 from metrics import mean_scores
 from report import interval_cell
+from selection import role_id
 
 
 def conversations_of(samples, turns, questions, seed=0):
@@ -44,7 +45,7 @@ def converse(model, tokenizer, config, conversations, decoding):
     predictions = []
     for turn in range(len(conversations[0])):
         samples = [conversation[turn] for conversation in conversations]
-        prompts = [tokenizer.prompt(sample.question, persona(sample.role, config), history)
+        prompts = [tokenizer.prompt(sample.question, run_persona(sample.role, config), history)
                    for sample, history in zip(samples, histories)]
         roles = [role_id(sample.role, config["roles"]) for sample in samples]
         answers = generate_texts(model, tokenizer, prompts, roles, decoding, desc=f"turn {turn + 1}")

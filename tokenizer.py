@@ -168,9 +168,14 @@ class Tokenizer:
     def encode_batch(self, texts):
         """Token ids of each text, with no special token among them."""
         pieces = [self.cut(text).split(CUT) for text in texts]
-        encoded = iter(self.inner.encode_batch([piece for of_text in pieces for piece in of_text],
-                                               add_special_tokens=False))
-        return [[token_id for _ in of_text for token_id in next(encoded).ids] for of_text in pieces]
+        encoded = iter(self.inner.encode_batch(sum(pieces, []), add_special_tokens=False))
+
+        ids = []
+        for of_text in pieces:
+            ids.append([])
+            for _ in of_text:
+                ids[-1] += next(encoded).ids
+        return ids
 
     def decode(self, ids):
         """The text of token ids, without special tokens and blanks around it."""

@@ -43,54 +43,71 @@ def leaks(train, test):
     """How many test samples share with training (role, question, an answer), (role, question), (question, other role).
 
     A line counts once, under the first of these that holds."""
-    answered = {(s.role, s.question, a) for s in train for a in s.answers}
-    asked, questions = {(s.role, s.question) for s in train}, {s.question for s in train}
-    kinds = Counter("answer" if any((s.role, s.question, a) in answered for a in s.answers) else
-                    "question" if (s.role, s.question) in asked else "elsewhere" if s.question in questions else None
-                    for s in test)
-    return [kinds[k] for k in ("answer", "question", "elsewhere")]
+    answered = {(s.role, s.question, answer) for s in train for answer in s.answers}
+    asked = {(s.role, s.question) for s in train}
+    questions = {s.question for s in train}
 
-
-def lengths(samples, tokenizer):
-    """(unit, lengths of questions, lengths of answers): tokens, or characters where there is no tokenizer."""
-    texts = [s.question for s in samples], [a for s in samples for a in s.answers]
-    if tokenizer is None:
-        return "characters", *(list(map(len, t)) for t in texts)
-    return "tokens", *([len(ids) for ids in tokenizer.encode_batch(t)] for t in texts)
+    counts = [0, 0, 0]
+    for s in test:
+        if any((s.role, s.question, answer) in answered for answer in s.answers):
+            counts[0] += 1
+        elif (s.role, s.question) in asked:
+            counts[1] += 1
+        elif s.question in questions:
+            counts[2] += 1
+    return counts
 
 
 def describe(name, samples, tokenizer):
-    """Lines of text about the samples of one split of one part."""
-    answers = [(s.role, s.question, a) for s in samples for a in s.answers]
-    repeated = len(samples) - len({(s.role, s.question) for s in samples})
-    yield (f"{name}: {len(samples)} lines, {len({s.question for s in samples})} questions, {len(answers)} answers, "
-           f"{len({s.role for s in samples})} roles")
-    yield (f"  duplicates: {repeated} lines repeat a role and question, {len(answers) - len(set(answers))} answers "
+    """Lines of text about the samples of one split of one part. Lengths are in tokens, or in characters without a
+    tokenizer."""
+    questions = [s.question for s in samples]
+    answers = [answer for s in samples for answer in s.answers]
+    roles = {s.role for s in samples}
+    yield (f"{name}: {len(samples)} lines, {len(set(questions))} questions, {len(answers)} answers, "
+           f"{len(roles)} roles")
+
+    repeated_lines = len(samples) - len({(s.role, s.question) for s in samples})
+    repeated_answers = len(answers) - len({(s.role, s.question, answer) for s in samples for answer in s.answers})
+    yield (f"  duplicates: {repeated_lines} lines repeat a role and question, {repeated_answers} answers "
            f"repeat one of the same role and question")
-    unit, *both = lengths(samples, tokenizer)
-    for what, values in zip(("questions", "answers"), both):
-        low, mid, high, top = np.percentile(values, (5, 50, 95, 100)).astype(int)
+
+    unit = "tokens" if tokenizer else "characters"
+    for what, texts in (("questions", questions), ("answers", answers)):
+        lengths = [len(text) for text in (tokenizer.encode_batch(texts) if tokenizer else texts)]
+        low, mid, high, top = np.percentile(lengths, (5, 50, 95, 100)).astype(int)
         yield f"  {what}: {low} to {high} {unit} (5 % and 95 %), median {mid}, longest {top}"
 
 
 def check(root, language, tokenizer=None, generalization="instruction"):
     """(lines of text, number of broken lines) about one language of a data folder."""
-    (train, bad), (test, worse) = (read(root, language, part, generalization) for part in ("train", "test"))
-    out, profiles = [f"--- {language}"], load_profiles(root, language)
-    parts = [(split, part, [s for s in of if s.split == split])
-             for split in dict.fromkeys((*SPLITS, OWN, "both")) for part, of in (("train", train), ("test", test))]
-    for split, part, of in parts:
-        out += describe(f"{split} {part}", of, tokenizer) if of else []
-        if of and part == "test":
-            same, asked, elsewhere = leaks(train, of)
-            out.append(f"  leaks: {same} of {len(of)} with role, question and an answer in train, {asked} more with "
-                       f"role and question, {elsewhere} more with the question under another role")
-    counts = {(split, part): Counter(s.role for s in of) for split, part, of in parts if of}
-    out.append(pad("lines per role", 28) + "".join(pad(f"{split} {part}", 22) for split, part in counts))
+    train, broken = read(root, language, "train", generalization)
+    test, more = read(root, language, "test", generalization)
+    broken += more
+
+    # split by split
+    out = [f"--- {language}"]
+    counts = {}                                                          # {split and part: lines per role}
+    for split in dict.fromkeys((*SPLITS, OWN, "both")):
+        for part, samples in (("train", train), ("test", test)):
+            chosen = [s for s in samples if s.split == split]
+            if not chosen:
+                continue
+            out += describe(f"{split} {part}", chosen, tokenizer)
+            if part == "test":
+                same, asked, elsewhere = leaks(train, chosen)
+                out.append(f"  leaks: {same} of {len(chosen)} with role, question and an answer in train, {asked} more "
+                           f"with role and question, {elsewhere} more with the question under another role")
+            counts[f"{split} {part}"] = Counter(s.role for s in chosen)
+
+    # role by role
+    profiles = load_profiles(root, language)
+    out.append(pad("lines per role", 28) + "".join(pad(title, 22) for title in counts))
     for role in dict.fromkeys(s.role for s in train + test):
-        cells = "".join(pad(str(c[role]), 22) for c in counts.values())
-        out.append((pad(role, 28) + cells + ("" if role in profiles else "no description in the profiles")).rstrip())
-    return out + bad + worse, len(bad + worse)
+        cells = "".join(pad(str(count[role]), 22) for count in counts.values())
+        remark = "" if role in profiles else "no description in the profiles"
+        out.append((pad(role, 28) + cells + remark).rstrip())
+    return out + broken, len(broken)
 
 
 @one_line_errors("tools.check_data")

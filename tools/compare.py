@@ -73,14 +73,14 @@ def read_lines(path):
 def read(path):
     """The Run of a run folder or of a file of predictions, with its likelihoods, if they were measured."""
     path = Path(path)
-    run = read_answers(path)
+    run = read_predicted(path)
     likelihoods = file_beside(path if path.suffix == ".jsonl" else path / "predictions.jsonl")
     if likelihoods.is_file():
         run.read = read_likelihood(likelihoods)
     return run
 
 
-def read_answers(path):
+def read_predicted(path):
     """The Run of a run folder or of a file of predictions, without likelihoods."""
     if path.suffix == ".jsonl":
         return Run("backbone" if path.stem == "predictions_backbone" else path.stem, str(path), None, *read_lines(path))

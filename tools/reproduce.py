@@ -153,8 +153,8 @@ def main():
         run = folder[at, variant] / str(seed)
         own = f"{study.arguments} {study.points[at]} {VARIANTS[variant]} --seed {seed} --out {shlex.quote(str(run))}"
         return run, shlex.split(own) + keys
-    if strange := only - set(study.points) - set(study.variants):
-        raise ValueError(f"--only {', '.join(strange)}: choose {', '.join([*study.points, *study.variants])}")
+    if unknown := only - set(study.points) - set(study.variants):
+        raise ValueError(f"--only {', '.join(unknown)}: choose {', '.join([*study.points, *study.variants])}")
     for seed, (at, variant) in itertools.product(seeds, folder):     # seed by seed: the methods stay level
         if not only or only & {at, variant}:
             jobs.append(job(at, variant, seed))

@@ -25,6 +25,10 @@ def test_the_readme_has_commands():
     assert len(commands(README)) > 5
 
 
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 200 and len(README.split()) <= 1800
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_command_parses(page, monkeypatch):
     monkeypatch.chdir(ROOT)

@@ -56,6 +56,7 @@ class Config(AdapterConfig):
     lambda_schedule: Literal["linear", "cosine"] = "linear"
     contrast_anchor: Literal["role", "response"] = "role"  # response: as in the authors' code
     pool: Literal["last", "before_eos", "mean"] = "last"  # which tokens of a response represent it in Eq. 5
+    contrast_reader: Literal["role", "other", "backbone"] = "role"  # whose hidden states they are: see read_by
 
     # the machine
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

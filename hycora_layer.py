@@ -273,6 +273,18 @@ class HyperModel(nn.Module):
         with self.active_roles(role_ids):
             return self.backbone(input_ids)
 
+    @torch.no_grad()
+    def read_by(self, reader, input_ids, role_ids):
+        """Hidden states (B * T, C), without a gradient, of responses that their role does not read itself.
+
+        reader: "other", the next role by id; "backbone", nobody. The paper reads a response as its own role, so that
+        e_t of Eq. 5 also says which A was active; here it can say only what is in the text.
+        """
+        if reader == "backbone":
+            return self.backbone.hidden_states(input_ids).flatten(0, 1)
+        with self.active_roles((role_ids + 1) % self.config.num_roles):
+            return self.backbone.hidden_states(input_ids).flatten(0, 1)
+
     def project(self, role_ids, e_t):
         """z_r and z_t of Eq. 5 in fp32, (B, d_z) each, from role ids (B,) and response representations e_t (B, C)."""
         e_c = self.hyper.role_embedding(role_ids.to(e_t.device, non_blocking=True))

@@ -61,6 +61,8 @@ def reference_nll(model, tokenizer, config, samples, batch_size=32, backbone=Fal
 
         nats.index_add_(0, indices, torch.stack(sums).float().cpu())
         tokens.index_add_(0, indices, torch.tensor(counts, dtype=torch.float))
+        if config["contrast_reader"] != "role" and not backbone and not zero:
+            hidden = model.read_by(config["contrast_reader"], batch.input_ids, batch.role_ids)
         pooled = pool_response(hidden, batch.pooled, batch.pooled_rows, len(chosen)).float().cpu()
         for index, row in zip(indices.tolist(), pooled):                 # the longest reference comes last
             e_t[index] = row

@@ -70,6 +70,12 @@ def backward(model, batches, cfg, lam, scaler, supervised=None, num_micro_batche
     stats = [torch.zeros(2, device=device)]
     for batch in batches:
         batch = batch.to(device)
+
+        # not the paper's: e_t of Eq. 5 from another reading than the one that the cross-entropy is about
+        read = None
+        if lam and cfg.contrast_reader != "role":
+            read = model.read_by(cfg.contrast_reader, batch.input_ids, batch.role_ids)
+
         with model.active_roles(batch.role_ids):          # backward in here too: recomputed blocks need their roles
             hidden = model.backbone.hidden_states(batch.input_ids).flatten(0, 1)           # (B * T, C)
 
@@ -80,7 +86,8 @@ def backward(model, batches, cfg, lam, scaler, supervised=None, num_micro_batche
             # contrastive loss of this micro-batch
             contrastive = torch.zeros_like(ce)
             if lam:
-                e_t = pool_response(hidden, batch.pooled, batch.pooled_rows, len(batch.input_ids))
+                read = hidden if read is None else read
+                e_t = pool_response(read, batch.pooled, batch.pooled_rows, len(batch.input_ids))
                 roles = batch.role_ids.to(device, non_blocking=True)
                 z_r, z_t = model.project(roles, e_t)
                 contrastive = hyper_contrastive_loss(z_r, z_t, roles, cfg.tau, cfg.contrast_anchor) / num_micro_batches

@@ -23,7 +23,7 @@ def random_run(method="hycora", **config):
     samples = load_rolebench(data, "all", "test")[::23]
     model = randomise(hyper_model(method, Transformer.from_pretrained(ROOT / "tiny/backbone"), num_roles=8), 0.02)
     roles = {name: i for i, name in enumerate(load_profiles(data, "all"))}
-    return model, tokenizer, {"method": method, "out": "r", "data": "d", "language": "all", "seed": 3, "roles": roles, "max_length": 99, "pool": "last",
+    return model, tokenizer, {"method": method, "out": "r", "data": "d", "language": "all", "seed": 3, "roles": roles, "max_length": 99, "pool": "last", "contrast_reader": "role",
                               "profiles": load_profiles(data, "all"), "role_in_prompt": method == "lora"} | config, samples
 
 
@@ -171,3 +171,20 @@ def test_eval_writes_what_was_read(tmp_path):
     done = command("eval", "--run", run, "--backbone", "--shots", "2", "--likelihood", "--limit", "2", "--max-new-tokens", "2", "--out", out)
     assert "with 2 examples of the role" in done.stdout and "nats per token" in done.stdout
     assert out.with_suffix(".likelihood.jsonl").is_file() and "retrieval_top1" not in json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("reader", ["other", "backbone"])
+def test_e_t_is_read_as_in_training(reader):
+    """Read by nobody, e_t is the same for every role that the answer is given to; the likelihood stays the role's."""
+    model, tokenizer, config, samples = random_run()
+    as_paper, _ = reference_nll(model, tokenizer, config, samples)
+    nats, e_t = reference_nll(model, tokenizer, config | {"contrast_reader": reader}, samples)
+    assert torch.equal(nats, as_paper)
+
+    names = list(config["roles"])
+    others = [replace(s, role=names[config["roles"][s.role] - 7 if reader == "other" else 0]) for s in samples]
+    if reader == "other":
+        _, expected = reference_nll(model, tokenizer, config, others)        # the next role by id
+    else:
+        _, expected = reference_nll(model, tokenizer, config | {"contrast_reader": reader}, others)
+    torch.testing.assert_close(e_t, expected)

@@ -27,6 +27,7 @@ from batches import collate
 from config import Config, resolve
 from data import Example
 from hycora_layer import METHODS, AdapterConfig
+from losses import hyper_contrastive_loss
 from model import ModelConfig
 from tools.params import count
 
@@ -77,6 +78,31 @@ def test_gradients_of_everything_equal_finite_differences(method):
                 p.sub_(direction, alpha=sign * 1e-8)
         expected = (grads[name] * direction).sum().item()
         assert (values[0] - values[1]) / 2e-8 == pytest.approx(expected, rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize("reader", ["other", "backbone"])
+def test_responses_read_by_another_role_or_by_nobody(reader):
+    """e_t then says nothing of the role's own A: the contrastive loss reaches role embeddings and projections alone."""
+    model = randomise(hyper_model("hycora", small_backbone().double()), 0.1).double()
+    batch = collate(rows(6), 0)
+    sums, with_both = gradients(model, [batch], 0.3, contrast_reader=reader)
+    _, ce_alone = gradients(model, [batch], 0.0)
+
+    # the loss by hand
+    ids, role_ids = batch.input_ids, batch.role_ids
+    with torch.no_grad():
+        if reader == "backbone":
+            hidden = model.backbone.hidden_states(ids)
+        else:
+            with model.active_roles((role_ids + 1) % model.config.num_roles):
+                hidden = model.backbone.hidden_states(ids)
+        e_t = hidden[batch.pooled_rows, batch.pooled % ids.shape[1]]
+        z_r, z_t = model.project(role_ids, e_t)
+        expected = hyper_contrastive_loss(z_r, z_t, role_ids, Config().tau)
+    torch.testing.assert_close(sums[1].double(), expected.double(), rtol=1e-6, atol=1e-8)
+
+    changed = {name for name, grad in with_both.items() if name not in ce_alone or not torch.equal(grad, ce_alone[name])}
+    assert changed == {"hyper.role_embedding.weight", *(name for name in with_both if name.startswith("projections"))}
 
 
 @pytest.mark.parametrize("method", ["hycora", "lora"])

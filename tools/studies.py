@@ -15,6 +15,8 @@ VARIANTS |= {
     "HCL before_eos": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3 --pool before_eos",
     "HCL tau 0.03": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3 --tau 0.03",
     "HCL tau 1": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3 --tau 1",
+    "HCL read by another": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3 --contrast-reader other",
+    "HCL read by nobody": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3 --contrast-reader backbone",
     "HCL lambda 3": "--method hycora --lambda-start-epoch 0 --lambda-min 3 --lambda-max 3",
 }
 ALL = ("hycora", "lora", "ind-lora", "neeko", "rsp-a-rsp-b", "mrs-a-rsp-b", "hycora w/o HCL")

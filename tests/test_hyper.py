@@ -1,10 +1,12 @@
 """Eq. 1-3 as plain float64 arithmetic, the init, and the closed form of the parameter count."""
+import inspect
 import math
 
 import pytest
 import torch
 from conftest import randomise
 
+from hycora_layer import AdapterConfig
 from hyper import HyperNetwork
 
 KINDS = {"q_proj": (3, {"A": (4, 48)}), "down_proj": (3, {"A": (4, 80), "B": (48, 4)})}
@@ -44,13 +46,39 @@ def test_equations_one_to_three(norms):
                     torch.testing.assert_close(m[r, i], by_hand(net, role, first + i, kind, factor))
 
 
-def test_init_gives_each_a_the_spread_of_a_xavier_linear_and_b_zero():
-    net = HyperNetwork(5, {"x": (40, {"A": (8, 96), "B": (64, 8)}), "y": (40, {"A": (8, 256)})}, hidden_dim=64)
-    made = net(torch.arange(5))
+def test_init_is_the_table_of_the_docstring():
+    net = HyperNetwork(200, {"x": (40, {"A": (8, 96), "B": (64, 8)}), "y": (40, {"A": (8, 256)})}, hidden_dim=64)
+    for table in (net.role_embedding.weight, net.layer_embedding.weight):
+        assert 1.9 < table.abs().max() <= 2 and 0.85 < table.std() < 0.91 and table.mean().abs() < 0.05      # N(0, 1) cut at 2: 0.88
+
+    # every weight, as a share of Xavier's bound; D and U of a head have moved away from it together
+    share = {}
+    for name, module in net.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            share[name] = module.weight.abs().max().item() / math.sqrt(6 / sum(module.weight.shape))
+            assert not module.bias.any(), name
+    assert all(0.95 < of_bound <= 1.0001 for name, of_bound in share.items() if not name.startswith("heads")) and len(share) == 5 + 6
+    for head in ("heads.x_A", "heads.y_A"):
+        assert share[f"{head}.D"] == pytest.approx(share[f"{head}.U"], rel=0.02) and abs(share[f"{head}.D"] - 1) > 0.05
+    assert share["heads.x_B.U"] == 0 and 0.95 < share["heads.x_B.D"] <= 1
+
+    # A as of a Xavier-uniform linear: exactly for role 0, about so for the others
+    made = net(torch.arange(200))
     assert made["x"]["B"].abs().max() == 0
     for kind, d_in in (("x", 96), ("y", 256)):
-        ratio = made[kind]["A"].std() / math.sqrt(2 / (d_in + 8))
-        assert 0.7 < ratio < 1.4
+        expected = math.sqrt(2 / (d_in + 8))
+        assert made[kind]["A"][0].std().item() == pytest.approx(expected, rel=2e-6)
+        assert 0.7 < made[kind]["A"].std() / expected < 1.4
+
+
+def test_the_defaults_are_those_of_the_adapter():
+    """The sizes of the authors' code for 7B backbones, in both places."""
+    config = AdapterConfig()
+    for name, parameter in inspect.signature(HyperNetwork).parameters.items():
+        if parameter.default is not parameter.empty:
+            assert parameter.default == getattr(config, name), name
+    assert (config.rank, config.alpha, config.adapter_dropout) == (8, 32.0, 0.1)
+    assert (config.role_dim, config.layer_dim, config.hidden_dim, config.num_blocks, config.head_rank) == (128, 128, 512, 2, 32)
 
 
 def test_parameter_count_in_closed_form():

@@ -9,6 +9,7 @@ from conftest import ROOT, command
 
 from metrics import (
     METRICS,
+    aggregate,
     bleu4,
     bootstrap,
     bootstrap_difference,
@@ -97,6 +98,37 @@ def test_distinct_n_by_hand():
     s = mean_scores([line | {"answer": "tea tea tea"}, line | {"answer": "tea now"}])
     assert (s["length"], s["distinct1"], s["distinct2"]) == (2.5, 2 / 5, 2 / 3)
     assert mean_scores([line | {"answer": ""}])["distinct2"] == 0
+
+
+def test_means_by_split_role_and_kind():
+    """By hand: every metric has numbers of its own, so that none is taken for another."""
+    def line(split, role, kind, answer, number, **more):
+        return {"split": split, "role": role, "kind": kind, "answer": answer} | {name: 10.0 * i + number for i, name in enumerate(METRICS)} | more
+    lines = [line("role_specific", "B", "town", "tea 茶", 3, fact=100.0), line("general", "A", "", "tea tea", 1, language="en"),
+             line("general", "B", None, "俺 老孙", 4, language="zh"), line("general", "A", "own", "now", 2, fact=0.0)]
+    found = aggregate(lines)
+    assert list(found) == ["general", "role_specific"] and list(found["general"]["roles"]) == ["A", "B"]
+    assert {role: (of["n"], of["bleu4"]) for role, of in found["general"]["roles"].items()} == {"A": (2, 1.5), "B": (1, 4)}
+    assert found["general"]["kinds"] == {"own": mean_scores(lines[3:])} and found["role_specific"]["kinds"] == {"town": mean_scores(lines[:1])}
+    assert "kinds" not in aggregate(lines[1:3])["general"]
+
+    overall = found["general"]["overall"]
+    numbers = [1.0, 4.0, 2.0]
+    for i, name in enumerate(METRICS):
+        assert overall[name] == pytest.approx(10 * i + 7 / 3)
+        assert overall["interval"][name] == pytest.approx([10 * i + limit for limit in bootstrap(numbers)])
+    assert (overall["n"], overall["length"], overall["distinct1"], overall["distinct2"]) == (3, 2, 5 / 6, 1)
+    assert (overall["fact"], overall["n_facts"], overall["interval"]["fact"]) == (0, 1, [0, 0]) and "fact" not in found["general"]["roles"]["B"]
+
+
+def test_the_bootstrap_of_many_draws_has_the_normal_limits():
+    values = np.linspace(-1, 1, 100)
+    low, high = bootstrap(values + 5, resamples=40_000)
+    error = values.std() / 10
+    assert [low, high] == pytest.approx([5 - 1.96 * error, 5 + 1.96 * error], abs=0.06 * error)
+    assert bootstrap(values) == bootstrap(values, resamples=1000, seed=0) != bootstrap(values, seed=1)
+    a, b = np.stack([values, values + 1]), np.stack([values[::-1]])
+    assert bootstrap_difference(a, b) == bootstrap_difference(a, b, resamples=1000, seed=0) != bootstrap_difference(a, b, seed=1)
 
 
 def test_bootstrap_of_constants_and_columns():

@@ -49,7 +49,7 @@ EXERCISES = (
     Exercise("Eq. 1", ("test_hyper.py::test_equations_one_to_three",)),
     Exercise("Eq. 2", ("test_hyper.py::test_equations_one_to_three",)),
     Exercise("Eq. 3", ("test_hyper.py::test_equations_one_to_three",
-                       "test_hyper.py::test_init_gives_each_a_the_spread_of_a_xavier_linear_and_b_zero")),
+                       "test_hyper.py::test_init_is_the_table_of_the_docstring")),
     Exercise("Eq. 4", ("test_layer.py::test_equation_four_by_hand",)),
     Exercise("Eq. 5", ("test_losses.py::test_equation_five_is_two_affine_maps_and_starts_small",)),
     Exercise("Eq. 6", ("test_losses.py::test_equation_eight_cosine_and_minimum_and_equation_six",)),

@@ -40,7 +40,7 @@ def describe_model(model):
         summary["encoder of the hyper-network"] = count_trainable(model.hyper) - count_trainable(heads)
         summary["contrastive projections"] = count_trainable(model.projections)
     summary["trainable in all, fp32"] = trainable
-    lines += [f"{name:<76}{number:>12,}" for name, number in summary.items()]
+    lines += [f"{name:<78}{number:>12,}" for name, number in summary.items()]
     return "\n".join(lines)
 
 

@@ -4,7 +4,8 @@ from console import pad
 import json
 
 import pytest
-from conftest import command
+from conftest import command, small_backbone
+from test_layer import hyper_model
 from test_likelihood import random_run
 
 from data import Sample
@@ -12,7 +13,7 @@ from eval import evaluate, make_prediction, parse_args, place_in_run, score
 from generate import Decoding
 from likelihood import read_references
 from metrics import aggregate, tokenize_words
-from report import by_question, print_examples, table
+from report import by_question, describe_model, print_examples, table
 
 
 def test_facts_are_counted_by_role_split_and_kind_and_only_where_the_data_have_them():
@@ -121,3 +122,21 @@ def test_broken_prediction_files(tmp_path, line, message):
 def test_the_commands_of_old_say_what_they_are_called_now(old, new):
     done = command("eval", old, "--run", "runs/demo", ok=False)
     assert new in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_what_is_adapted_is_told_in_aligned_lines():
+    """Trainable numbers by hand: 48 wide, 4 roles, rank and head rank 4, role and layer dimension 8, hidden dimension 16."""
+    text = describe_model(hyper_model("hycora", target_modules=("q_proj", "down_proj"), num_blocks=1))
+    encoder = 4 * 8 + 6 * 8 + 2 * 16 + 17 * 16 + (2 * 17 * 16 + 2 * 16) + 2 * 16
+    adapters = [(17 * 4 + 5 * 4 * d_in) + 3 * 48 * 4 for d_in in (48, 80)]
+    projections = 9 * 8 + 49 * 8
+    frozen = sum(p.numel() for p in small_backbone().parameters())
+    assert [line.split() for line in text.splitlines()] == [
+        "adapted linears W_0 A: hyper B: shared trainable".split(), f"q_proj 3 48 x 48 4 x 48 48 x 4 {adapters[0]:,}".split(),
+        f"down_proj 3 48 x 80 4 x 80 48 x 4 {adapters[1]:,}".split(), f"frozen, float32 {frozen:,}".split(),
+        f"encoder of the hyper-network {encoder:,}".split(), f"contrastive projections {projections}".split(),
+        f"trainable in all, fp32 {encoder + sum(adapters) + projections:,}".split()]
+    assert {len(line) for line in text.splitlines()} == {90}
+
+    without = describe_model(hyper_model("ind-lora", target_modules=("q_proj",)))
+    assert "A: role" in without and "B: role" in without and f"{4 * 3 * 2 * 4 * 48:,}" in without and "hyper" not in without

@@ -161,6 +161,36 @@ def test_a_foreign_or_broken_file_is_refused(tmp_path):
         hyper_model("lora").load(tmp_path)
 
 
+def test_the_error_says_how_many_tensors_differ_and_names_one(tmp_path):
+    model = hyper_model("lora")
+    state = {name: p.detach().clone() for name, p in model.trainable().items()}
+    first, second, *_ = sorted(state)
+    for wrong in ({first: state[first].half(), second: state[second].half()}, {first: state[first].T, second: state[second][:1]}):
+        with pytest.raises(ValueError, match=f"here belongs to another model: 2 tensors differ in name, shape or type, such as {first}$"):
+            model.load_trainable(state | wrong, "here")
+
+
+def test_init_of_the_factors_and_of_neekos_gates():
+    """A and the gate uniform within 1 / sqrt(width of what they read), B zero; the vectors of the roles have length 1 and are always the same."""
+    model = hyper_model("neeko", num_roles=5)
+    for linear in model.adapted_linears():
+        d_in = linear.base.in_features
+        assert linear.A.shape == (5, 4, d_in) and 0.95 < linear.A.abs().max() * d_in ** 0.5 <= 1 and linear.A.mean().abs() < 0.1 / d_in ** 0.5
+        assert not linear.B.any() and linear.gate.shape == (5, 1024)
+        assert 0.95 < linear.gate.abs().max() * 32 <= 1 and linear.gate.mean().abs() < 0.1 / 32
+    assert "gate_inputs" not in model.state_dict()
+    expected = torch.randn(5, 1024, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model.gate_inputs, expected / expected.norm(dim=1, keepdim=True))         # a saved adapter's gates were trained on these
+
+
+def test_an_error_inside_leaves_no_role_active():
+    model = hyper_model("hycora")
+    with pytest.raises(ZeroDivisionError), model.active_roles(torch.tensor([1])):
+        assert all(linear.lora_weights is not None for linear in model.adapted_linears())
+        raise ZeroDivisionError
+    assert all(linear.lora_weights is None for linear in model.adapted_linears())
+
+
 def test_unknown_method_and_target():
     with pytest.raises(ValueError, match="hycora"):
         hyper_model("adapter-fusion")

@@ -31,6 +31,7 @@ import fake_cuda  # noqa: E402
 if fake_cuda.why_not() is None:
     fake_cuda.install()                 # before the first backward pass, which counts the devices once and for all
 
+from files import write_jsonl  # noqa: E402
 from model import ModelConfig, Transformer  # noqa: E402
 
 SMALL = dict(vocab_size=97, hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=6,
@@ -75,9 +76,13 @@ def write_rolebench(root, lines, language="en", split="role_specific", part="tra
     base = {"en": "rolebench-eng/instruction-generalization", "zh": "rolebench-zh"}[language]
     path = Path(root) / base / split / f"{part}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps({"role": r, "question": q, "generated": a}, ensure_ascii=False) + "\n"
-                            for r, q, a in lines), "utf8")
+    write_jsonl(path, [{"role": r, "question": q, "generated": a} for r, q, a in lines])
     return path
+
+
+def records(path):
+    """The lines of a JSONL file."""
+    return [json.loads(line) for line in Path(path).read_text("utf8").splitlines()]
 
 
 @dataclass

@@ -14,6 +14,7 @@ from conftest import ROOT, SEED, command
 from safetensors.torch import load_file, save_file
 
 from checkpoint import digest
+from files import write_jsonl
 
 LIMIT = 90                              # seconds for a command, on a machine that has much else to do
 
@@ -34,7 +35,7 @@ def template(tmp_path_factory):
     (s / "card.json").write_text(json.dumps({"data": {"name": "Grum", "description": "{{char}}.", "mes_example": "{{user}}: Hi\n{{char}}: Toll."}}))
     own = {"role": "Grum", "question": "Who?", "answer": "Grum.", "history": [["Hi", "Toll."]], "fact": ["Grum"], "kind": "own", "test": False}
     lines = [own, own | {"role": "Pell"}, own | {"question": "Where?", "test": True}]
-    (s / "mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_jsonl(s / "mine.jsonl", lines)
     (s / "mine.profiles.json").write_text('{"Grum": "A troll."}')
     (s / "other.json").write_text('{"extends": "config.json"}')
     args = COMMANDS["train"].format(s=s).replace("/new", "/run").replace("--max-steps 1", "--max-steps 2 --save-every 1 --test-every 1")

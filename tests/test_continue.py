@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+from conftest import records
 from safetensors.torch import load_file
 
 import train
@@ -12,7 +13,7 @@ ARGS = ["--language", "zh", "--max-steps", "4", "--score-limit", "0", "--rank", 
 
 
 def steps_of(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return records(run / "metrics.jsonl")
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 import base64
 import json
 import struct
-import sys
 import zlib
 
 import pytest
+from conftest import command
 
 from data import load_profiles, load_samples
 from tools import convert
@@ -29,11 +29,6 @@ def png(**texts):
 
 def card_bytes(card):
     return base64.b64encode(json.dumps(card).encode())
-
-
-def run(monkeypatch, *args):
-    monkeypatch.setattr(sys, "argv", ["tools.convert", *map(str, args)])
-    convert.main()
 
 
 @pytest.mark.parametrize("form", ["v2 json", "v1 json", "png", "v3 png"])
@@ -106,15 +101,14 @@ def test_what_cannot_be_converted_is_named(tmp_path, data, message):
         convert.convert([tmp_path / "chat"])
 
 
-def test_the_command_writes_what_data_reads_and_overwrites_nothing(tmp_path, monkeypatch, capsys):
+def test_the_command_writes_what_data_reads_and_overwrites_nothing(tmp_path):
     (tmp_path / "card.png").write_bytes(png(chara=card_bytes(CARD)))
     (tmp_path / "chat.json").write_text(json.dumps({"character": "Pell", "conversations": [{"from": s, "value": t} for s, t in CHAT[1:]]}))
     out = tmp_path / "mine.jsonl"
-    run(monkeypatch, "--data", tmp_path / "card.png", tmp_path / "chat.json", "--out", out)
+    done = command("tools.convert", "--data", tmp_path / "card.png", tmp_path / "chat.json", "--out", out)
     samples = load_samples(out, "en", "train") + load_samples(out, "en", "test")
     assert len(samples) == 5 and {s.role for s in samples} == {"Grum", "Pell"} and load_profiles(out).keys() == {"Grum"}
-    assert "5 lines" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="exists already"):
-        run(monkeypatch, "--data", tmp_path / "card.png", "--out", out)
-    with pytest.raises(SystemExit, match="takes one folder"):
-        run(monkeypatch, "--data", tmp_path, tmp_path / "card.png", "--out", tmp_path / "x")
+    assert "5 lines" in done.stdout
+    for args, message in ((["--data", tmp_path / "card.png", "--out", out], "exists already"),
+                          (["--data", tmp_path, tmp_path / "card.png", "--out", tmp_path / "x"], "takes one folder")):
+        assert message in command("tools.convert", *args, ok=False).stderr

@@ -1,6 +1,4 @@
 """The code for a GPU, on a GPU that is not there (fake_cuda.py): devices, dtypes, waits, and the number of kernels."""
-
-
 import json
 import random
 import shutil
@@ -8,7 +6,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, records
 from fake_cuda import fake_cuda, why_not
 from safetensors.torch import load_file, save_file
 
@@ -139,7 +137,7 @@ def test_a_run_from_the_command_line_to_the_scores_and_resumed(one_block, tmp_pa
     assert not gpu.strays
     printed = capsys.readouterr().out
     assert "GPU memory of a step: " in printed and "the peak was 1.0 GiB" in printed and "from step 2" in printed
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = records(run / "metrics.jsonl")
     assert [line["step"] for line in lines] == [0, 1, 2]
 
 

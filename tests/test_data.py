@@ -13,6 +13,7 @@ from conftest import ROOT, SEED, write_rolebench
 
 from batches import batch_order, collate, padding_share
 from data import Example, Sample, encode_examples, fetch_data, load_profiles, load_rolebench, parse_line, persona_of
+from files import write_jsonl
 from metrics import contains_fact
 from selection import choose_roles
 from tiny.voices import Voice
@@ -65,17 +66,13 @@ def test_a_broken_line_is_named_with_its_file_and_number(tmp_path, line, message
     assert f"{path}:2: " in str(error.value)
 
 
-def write_lines(path, *lines):
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf8")
-
-
 def test_the_authors_preprocessed_files_are_converted_to_rolebenchs_layout(tmp_path, capsys):
     theirs, out = tmp_path / "theirs", tmp_path / "out"
     theirs.mkdir()
-    write_lines(theirs / "role_bench_zh_train_without_instruction.json", {"role": "孙悟空", "conversation": [{"human": " 谁？", "assistant": "俺 "}]})
-    write_lines(theirs / "role_bench_zh_train_with_instruction.json", {"role": "孙悟空", "system": "你是孙悟空", "conversation": [{"human": "谁？", "assistant": "俺"}]})
-    write_lines(theirs / "role_bench_zh_general_test.json", {"role": "孙悟空", "instruction": "你是孙悟空", "input": "谁？", "output": ["俺", "我"]})
-    write_lines(theirs / "role_bench_zh_specific_test.json", {"role": "孙悟空", "instruction": "", "input": "山？", "output": "花果山"})
+    write_jsonl(theirs / "role_bench_zh_train_without_instruction.json", [{"role": "孙悟空", "conversation": [{"human": " 谁？", "assistant": "俺 "}]}])
+    write_jsonl(theirs / "role_bench_zh_train_with_instruction.json", [{"role": "孙悟空", "system": "你是孙悟空", "conversation": [{"human": "谁？", "assistant": "俺"}]}])
+    write_jsonl(theirs / "role_bench_zh_general_test.json", [{"role": "孙悟空", "instruction": "你是孙悟空", "input": "谁？", "output": ["俺", "我"]}])
+    write_jsonl(theirs / "role_bench_zh_specific_test.json", [{"role": "孙悟空", "instruction": "", "input": "山？", "output": "花果山"}])
     (theirs / "roles_desc_zh.json").write_text('{"孙悟空": "猴王"}', "utf8")
     with pytest.raises(FileNotFoundError, match="tools.convert"):
         load_rolebench(theirs, "zh")
@@ -90,7 +87,7 @@ def test_the_authors_preprocessed_files_are_converted_to_rolebenchs_layout(tmp_p
 
 @pytest.mark.parametrize("turns", [[], [{"human": "a", "assistant": "b"}] * 2, ["a"], {"human": "a"}])
 def test_a_conversation_of_other_than_one_turn_is_not_converted(tmp_path, turns):
-    write_lines(tmp_path / "role_bench_zh_train.json", {"role": "孙悟空", "conversation": turns})
+    write_jsonl(tmp_path / "role_bench_zh_train.json", [{"role": "孙悟空", "conversation": turns}])
     with pytest.raises(ValueError, match="train.json:1: \"conversation\" has to be a list of one turn"):
         convert(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -99,7 +96,7 @@ def test_a_conversation_of_other_than_one_turn_is_not_converted(tmp_path, turns)
 def test_conversion_needs_files_and_overwrites_nothing(tmp_path):
     with pytest.raises(FileNotFoundError, match="role_bench_LANG"):
         convert(tmp_path, tmp_path / "out")
-    write_lines(tmp_path / "role_bench_en_train.json", {"role": "A", "conversation": [{"human": "q", "assistant": "a"}]})
+    write_jsonl(tmp_path / "role_bench_en_train.json", [{"role": "A", "conversation": [{"human": "q", "assistant": "a"}]}])
     convert(tmp_path, tmp_path / "out")
     assert load_rolebench(tmp_path / "out", "en")[0].role == "A"
     with pytest.raises(FileExistsError, match="choose another --out"):

@@ -1,10 +1,9 @@
 """tools.export: adapters that peft loads, merged models that transformers loads, and nothing said that is not so."""
 import json
-import sys
 
 import pytest
 import torch
-from conftest import ROOT, SMALL, randomise
+from conftest import ROOT, SMALL, command, randomise
 from safetensors.torch import load_file, save_file
 from test_layer import CHATGLM, DIMS, hyper_model
 from test_layer import small_backbone as small
@@ -15,7 +14,6 @@ from data import run_persona
 from hycora_layer import METHODS, AdapterConfig, HyperModel
 from model import Transformer
 from tools import export, peft_adapter
-from tools.serving_files import folder_names
 
 FAMILIES = {"LlamaForCausalLM": "LlamaConfig", "Qwen2ForCausalLM": "Qwen2Config", "MistralForCausalLM": "MistralConfig"}
 
@@ -104,19 +102,14 @@ def run_folder(tmp_path, *args):
     return tmp_path / "run"
 
 
-def command(monkeypatch, *args):
-    monkeypatch.setattr(sys, "argv", ["tools.export", *map(str, args)])
-    export.main()
-
-
 @pytest.mark.parametrize("method", ["hycora", "lora"])
-def test_a_merged_model_is_served_as_it_was_trained(tmp_path, monkeypatch, capsys, method):
+def test_a_merged_model_is_served_as_it_was_trained(tmp_path, method):
     """transformers, with nothing but the folder: the weights' dtype, the prompt of training with the persona, the stop tokens."""
     transformers = pytest.importorskip("transformers")
     run = run_folder(tmp_path, "--method", method)
     folder = tmp_path / "m"
-    command(monkeypatch, "--run", run, "--role", "林黛玉", "--merge", "--out", folder)
-    assert ("all roles of this run have the same weights" in capsys.readouterr().out) == (method == "lora")
+    done = command("tools.export", "--run", run, "--role", "林黛玉", "--merge", "--out", folder)
+    assert ("all roles of this run have the same weights" in done.stdout) == (method == "lora")
     model, tokenizer, config = load_run(run, "cpu")
     messages = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}, {"role": "user", "content": "And?"}]
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
@@ -129,10 +122,10 @@ def test_a_merged_model_is_served_as_it_was_trained(tmp_path, monkeypatch, capsy
         torch.testing.assert_close(merged(torch.tensor([ids])).logits, model(torch.tensor([ids]), torch.tensor([config["roles"]["林黛玉"]])), rtol=1e-3, atol=1e-3)
 
 
-def test_adapters_come_with_their_prompt_and_a_readme(tmp_path, monkeypatch):
+def test_adapters_come_with_their_prompt_and_a_readme(tmp_path):
     transformers = pytest.importorskip("transformers")
     run = run_folder(tmp_path, "--method", "lora")
-    command(monkeypatch, "--run", run, "--all", "--out", tmp_path / "all")
+    command("tools.export", "--run", run, "--all", "--out", tmp_path / "all")
     _, tokenizer, config = load_run(run, "cpu")
     theirs = transformers.AutoTokenizer.from_pretrained(ROOT / "tiny/backbone")
     for role in config["roles"]:
@@ -145,14 +138,6 @@ def test_adapters_come_with_their_prompt_and_a_readme(tmp_path, monkeypatch):
         assert "--max-lora-rank 8" in readme and "--lora role.gguf" in readme and run_persona(role, config) in readme and len(readme.splitlines()) <= 10
 
 
-def test_no_role_leaves_the_folder_or_shares_one(tmp_path):
-    roles = dict.fromkeys(["..", ".", "", "a/b", "a_b", "A_B", "a\\b", "/etc", "孙悟空", "Tik-Tok", "\n"])
-    names = folder_names({role: number for number, role in enumerate(roles)})
-    assert len({name.casefold() for name in names.values()}) == len(roles) and (names["孙悟空"], names["Tik-Tok"]) == ("孙悟空", "Tik-Tok")
-    for name in names.values():
-        assert (tmp_path / name).resolve().parent == tmp_path.resolve() and name.strip(" .")
-
-
 def test_a_merged_model_that_is_not_the_run_is_refused(tmp_path, monkeypatch):
     _, ours = pair(tmp_path)
     monkeypatch.setattr(export, "merge", lambda *_: None)
@@ -160,13 +145,12 @@ def test_a_merged_model_that_is_not_the_run_is_refused(tmp_path, monkeypatch):
         export.write_model(ours, 1, tmp_path / "base", tmp_path / "merged")
 
 
-def test_the_command_exports_one_role_all_roles_and_a_merged_model(tmp_path, monkeypatch, capsys):
+def test_the_command_exports_one_role_all_roles_and_a_merged_model(tmp_path):
     run = run_folder(tmp_path)
-    command(monkeypatch, "--run", run, "--role", "孙悟空", "--out", tmp_path / "one")
-    assert "read again: logits differ from the run's by at most 0" in capsys.readouterr().out
-    command(monkeypatch, "--run", run, "--all", "--out", tmp_path / "all")
+    done = command("tools.export", "--run", run, "--role", "孙悟空", "--out", tmp_path / "one")
+    assert "read again: logits differ from the run's by at most 0" in done.stdout
+    command("tools.export", "--run", run, "--all", "--out", tmp_path / "all")
     assert sorted(p.name for p in (tmp_path / "all").iterdir()) == sorted(["孙悟空", "林黛玉"])
     for bad, message in ((["--role", "孙悟", "--out", tmp_path / "x"], "did you mean 孙悟空"), (["--out", tmp_path / "x"], "name one --role"),
                          (["--all", "--out", tmp_path / "one"], "exists already")):
-        with pytest.raises(SystemExit, match=message):
-            command(monkeypatch, "--run", run, *bad)
+        assert message in command("tools.export", "--run", run, *bad, ok=False).stderr

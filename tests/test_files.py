@@ -153,8 +153,10 @@ def test_of_many_that_want_one_folder_each_gets_its_own(tmp_path):
 
 def test_no_name_leads_out_of_an_export_and_no_two_share_a_folder(tmp_path):
     """R6.3: ".." wrote beside --out, and a/b, a_b, a\\b shared one folder."""
-    names = ["..", ".", "", " ", "/", "/etc", "../x", "a/b", "a_b", "a\\b", "a_b-2", "A_b", "\0", "CON", "a.", "...", "\ud800", "孙悟空", "\x1b[2J"]
-    folders = list(folder_names({name: i for i, name in enumerate(names)}).values())
+    names = ["..", ".", "", " ", "/", "/etc", "../x", "a/b", "a_b", "a\\b", "a_b-2", "A_b", "\0", "CON", "a.", "...", "\ud800", "孙悟空", "Tik-Tok", "\n", "\x1b[2J"]
+    of_role = folder_names({name: i for i, name in enumerate(names)})
+    assert (of_role["孙悟空"], of_role["Tik-Tok"]) == ("孙悟空", "Tik-Tok")
+    folders = list(of_role.values())
     assert len({name.casefold() for name in folders}) == len(names)
     for name in folders:
         assert (tmp_path / name).resolve().parent == tmp_path.resolve() and name == name.strip(" .") and name.isprintable()

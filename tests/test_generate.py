@@ -10,6 +10,14 @@ from eval import parse_args
 from generate import Decoding, decoding_from_args, generate, generate_texts, sample_next_token
 
 
+class Echo:
+    """In a tokenizer's place: an answer is its ids."""
+    stop_ids = {-5}
+
+    def decode(self, ids):
+        return " ".join(map(str, ids))
+
+
 def prompts(n=5):
     return [torch.randint(1, 97, (random.randint(3, 20),)).tolist() for _ in range(n)]
 
@@ -78,11 +86,6 @@ def test_the_context_is_never_left():
 
 
 def test_answers_keep_their_order():
-    class Echo:
-        stop_ids = {-5}
-
-        def decode(self, ids):
-            return " ".join(map(str, ids))
     model, rows = randomise(hyper_model("hycora"), 0.05), prompts(7)
     texts = generate_texts(model, Echo(), rows, [0, 1, 2, 3, 0, 1, 2], Decoding(6), batch_size=3)
     assert texts == [Echo().decode(generate(model, [p], [r], {-5}, Decoding(6))[0]) for p, r in zip(rows, [0, 1, 2, 3, 0, 1, 2])]
@@ -104,11 +107,6 @@ def test_decoding_that_would_be_silently_wrong_is_refused(flag, value):
 
 def test_a_sampled_answer_depends_on_its_question_alone():
     """R6.25: it was seeded by its place in the list, so --limit changed it."""
-    class Echo:
-        stop_ids = {-5}
-
-        def decode(self, ids):
-            return " ".join(map(str, ids))
     model, rows, decoding = randomise(hyper_model("hycora"), 0.05), prompts(6), Decoding(6, temperature=1.0, seed=3)
     texts = generate_texts(model, Echo(), rows, [0, 1, 2, 3, 0, 1], decoding, batch_size=4)
     assert generate_texts(model, Echo(), rows[::-2], [1, 3, 1], decoding)[1:2] == texts[3:4]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT, command, randomise
+from conftest import ROOT, command, randomise, records
 from test_layer import hyper_model
 
 from data import Sample, load_profiles, load_rolebench, persona_of
@@ -163,7 +163,7 @@ def test_eval_writes_what_was_read(tmp_path):
     run = tmp_path / "run"
     command("train", "--max-steps", "1", "--score-limit", "2", "--likelihood-limit", "4", "--max-new-tokens", "2", "--rank", "2",
             "--language", "zh", "--device", "cpu", "--out", run)
-    lines = [json.loads(line) for line in (run / "likelihood.jsonl").read_text("utf8").splitlines()]
+    lines = records(run / "likelihood.jsonl")
     assert len(lines) == 8 == json.loads((run / "scores.json").read_text())["likelihood"]["n"]
     assert len((run / "predictions.jsonl").read_text("utf8").splitlines()) == 4
 

@@ -13,6 +13,7 @@ import train
 from arguments import parse_args
 from config import pick_device, resolve
 from data import Sample, describe_data, encode_examples, fetch_data, load_profiles, load_samples
+from files import write_jsonl
 from selection import choose_roles, group_lines, hold_out, look_alikes, normalise, role_id, similar_pairs, trigrams
 from tokenizer import Tokenizer
 from tools import check_data
@@ -21,7 +22,7 @@ WORDS = "tell sing count draw the your a my first last big stone bridge song tol
 
 
 def write(path, *lines):
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf8")
+    write_jsonl(path, lines)
     return path
 
 
@@ -139,7 +140,7 @@ def test_a_name_in_another_case_is_the_same_role():
 
 def test_keys_that_nothing_reads_are_named_in_folders_too(tmp_path):
     path = write_rolebench(tmp_path, [("A", "q", ["x"])])
-    path.write_text(json.dumps({"role": "A", "question": "q", "generated": ["x"], "type": ["script"], "system": "s"}) + "\n")
+    write(path, {"role": "A", "question": "q", "generated": ["x"], "type": ["script"], "system": "s"})
     (notice,) = describe_data(tmp_path, load_samples(tmp_path, "en", "train"), "en")
     assert notice.endswith("'system' (1)")
 

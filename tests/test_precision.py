@@ -5,7 +5,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from conftest import randomise, small_backbone
+from conftest import randomise, records, small_backbone
 from safetensors.torch import load_file
 from test_layer import hyper_model
 
@@ -47,7 +47,7 @@ def checkpoints(run):
 def test_a_gradient_that_is_not_finite_changes_nothing_and_is_said(precision, tmp_path, capsys):
     """It once wrote NaN into every weight, and the checkpoint with them was sealed and named the last good one."""
     fit(tmp_path, precision, bad={2, 4})
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = records(tmp_path / "metrics.jsonl")
     assert lines[2]["skipped"] and lines[4]["skipped"]
     if precision != "fp16":                              # whose first steps are skipped while the scale is found
         assert [line["skipped"] for line in lines] == [False, False, True, False, True, False]

@@ -6,12 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, command
+from conftest import ROOT, command, write_rolebench
 
 import tools.reproduce as reproduce
 import tools.results as results
 from checkpoint import load_run
 from data import Sample, load_rolebench
+from files import write_jsonl
 from selection import some_of_each
 from tools.compare import compare
 from tools.new_role import add_role, drift
@@ -128,8 +129,7 @@ def test_rolegpt_is_scored_where_the_data_have_its_answers(tmp_path):
     mine = [s for s in tests if s.role in config["roles"]]
     lines = [(s.role, s.question, s.answers[0]) for s in tests] + [(mine[0].role, "a question of no test", "a")]
     lines[tests.index(mine[0])] = (mine[0].role, mine[0].question, "z")                  # one wrong answer
-    (tmp_path / "rolebench-zh/role_specific/rolegpt_baseline.jsonl").write_text(
-        "".join(json.dumps(dict(zip(("role", "question", "generated"), line))) + "\n" for line in lines))
+    write_rolebench(tmp_path, lines, "zh", part="rolegpt_baseline")
     row, = reproduce.rolegpt(config)
     assert row["method"] == f"RoleGPT ({len(mine)} lines)" and row["split"] == "role_specific"
     assert row["rougeL"] == pytest.approx(100 * (len(mine) - 1) / len(mine), abs=1e-4)
@@ -172,7 +172,7 @@ LINES = [{"question": f"{x}是什么？", "generated": [f"哈哈，{x}便是{x}�
 
 
 def test_a_new_role_learns_and_the_others_stay(runs, tmp_path):
-    (tmp_path / "lines.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES), "utf8")
+    write_jsonl(tmp_path / "lines.jsonl", LINES)
     keys = ["--lines", tmp_path / "lines.jsonl", "--language", "zh", "--steps", "30", "--device", "cpu"]
     done = command("tools.add_role", "--run", runs / "hycora", "--role", " 猪八戒 ", "--out", tmp_path / "new", *keys).stdout
     assert "7 lines, 30 steps" in done and "1 line held back" in done and "times as long" in done
@@ -226,7 +226,7 @@ def test_its_loss_falls_and_a_firmer_hold_moves_the_others_less(runs):
     ({"--role": "孙悟空"}, "has a role '孙悟空' already"),
     ({"--lines": "broken"}, "broken:1: not JSON"), ({"--steps": "0"}, "have to be positive"), ({"--lines": "gone"}, "gone")])
 def test_add_role_refuses_in_one_line(runs, tmp_path, change, message):
-    (tmp_path / "lines").write_text(json.dumps(LINES[0]) + "\n")
+    write_jsonl(tmp_path / "lines", LINES[:1])
     (tmp_path / "broken").write_text("{no\n")
     given = {"--run": "hycora", "--role": "new", "--lines": "lines", "--steps": "1"} | change
     given |= {"--run": runs / given["--run"], "--lines": tmp_path / given["--lines"], "--out": tmp_path / "out", "--device": "cpu"}

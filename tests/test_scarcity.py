@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from conftest import SEED, command, write_rolebench
 
+from files import write_jsonl
 from tools.scarcity import correlation, spearman
 
 
@@ -35,12 +36,12 @@ def test_the_lead_of_the_roles_with_few_lines(tmp_path):
     for run, worse in zip(runs, (1, 0)):
         read = [{"split": "role_specific", "role": role, "question": q, "right": 2 + 0.1 * worse * (6 - i), "wrong": [], "zero": 3.0}
                 for i, role in enumerate(names) for q in "ab"]
-        (run / "likelihood.jsonl").write_text("".join(json.dumps(line) + "\n" for line in read))
+        write_jsonl(run / "likelihood.jsonl", read)
     done = command("tools.scarcity", "--runs", *runs)
     assert "1 to 2" in done.stdout and "+0.5500" in done.stdout and "correlation of training lines and lead: -1.00" in done.stdout
 
     # what cannot be compared or correlated
     write_rolebench(tmp_path / "data", [(role, "q", ["x"]) for role in names])
     assert "all roles have 1 training line: nothing to correlate" in command("tools.scarcity", "--runs", *runs, ok=False).stderr
-    (runs[1] / "likelihood.jsonl").write_text("".join(json.dumps(line) + "\n" for line in read[1:]))
+    write_jsonl(runs[1] / "likelihood.jsonl", read[1:])
     assert "other test lines" in command("tools.scarcity", "--runs", *runs, ok=False).stderr

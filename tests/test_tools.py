@@ -12,6 +12,7 @@ from test_layer import hyper_model
 
 from config import Config, resolve
 from data import Sample
+from files import write_jsonl
 from generate import Decoding, generate
 from hycora_layer import METHODS, AdapterConfig
 from metrics import METRICS, mean_scores
@@ -78,13 +79,13 @@ def fake_run(root, method, scores, backbone=None, **changes):
     config = vars(resolve(Config(method=method, device="cpu", **changes))) | {"profiles": {}}
     (root / "config.json").write_text(json.dumps(config))
     (root / "roles.json").write_text('{"A": 0, "孙悟空": 1}')
-    (root / "metrics.jsonl").write_text("".join(json.dumps({"step": i, "tokens_per_s": v}) + "\n" for i, v in enumerate((1, 300, 310))))
+    write_jsonl(root / "metrics.jsonl", [{"step": i, "tokens_per_s": speed} for i, speed in enumerate((1, 300, 310))])
     save_file({"x.A": torch.zeros(3, 5), "x.B": torch.zeros(7)}, root / "adapter.safetensors")
     for name, values in (("predictions", scores), ("predictions_backbone", backbone or {})):
         lines = [{"split": s, "role": r, "question": q, "references": ["x"], "answer": "y"} | dict.fromkeys(METRICS, v)
                  for (s, r, q), v in values.items()]
         if lines:
-            (root / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            write_jsonl(root / f"{name}.jsonl", lines)
     return root
 
 
@@ -131,7 +132,7 @@ def test_compare_counts_facts_and_keeps_kinds_apart(tmp_path):
         for kind, fact in zip(("own", "town"), right):
             lines.append(lines[0] | {"split": "role_specific", "question": kind, "kind": kind, "facts": ["z"], "fact": fact})
         paths.append(tmp_path / f"{name}.jsonl")
-        paths[-1].write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_jsonl(paths[-1], lines)
     result = compare(paths)
     rows = {(r["method"], r["split"], r["kind"]): r for r in result["rows"]}
     assert "fact" not in rows["a", "general", "all"] and rows["a", "role_specific", "all"]["fact"] == 50
@@ -175,7 +176,7 @@ def write_likelihoods(path, right, wrong=1.0, zero=0.5):
     """A likelihood.jsonl: {(split, role, question): nats as the right role}; the others are so much worse."""
     lines = [{"split": s, "role": r, "question": q, "right": v, "wrong": [v + wrong, v + 2 * wrong], "zero": v + zero}
              for (s, r, q), v in right.items()]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_jsonl(path, lines)
 
 
 def test_likelihoods_come_first_and_may_be_of_more_lines(tmp_path):

@@ -14,7 +14,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, command, randomise, small_backbone, write_rolebench
+from conftest import ROOT, command, randomise, records, small_backbone, write_rolebench
 from safetensors.torch import load_file
 from test_layer import hyper_model
 from test_tools import CHATGLM2, LLAMA2, QWEN2
@@ -26,6 +26,7 @@ from arguments import parse_args
 from batches import collate
 from config import Config, resolve
 from data import Example
+from files import write_jsonl
 from hycora_layer import METHODS, AdapterConfig
 from losses import hyper_contrastive_loss
 from model import ModelConfig
@@ -267,7 +268,7 @@ def test_a_test_line_about_an_unknown_role_is_refused(tmp_path):
 
 # ------------------------------------------------------------------------------------------------------------- runs
 def steps(folder):
-    return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["step"] for line in records(folder / "metrics.jsonl")]
 
 
 def test_lora_with_the_role_in_the_prompt_plays_roles_that_training_never_saw(tmp_path):
@@ -275,7 +276,7 @@ def test_lora_with_the_role_in_the_prompt_plays_roles_that_training_never_saw(tm
     def write(lines, part):
         path = tmp_path / "data/rolebench-eng/role-generalization/general" / f"{part}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps({"role": r, "question": q, "generated": a}) + "\n" for r, q, a in lines))
+        write_jsonl(path, [{"role": r, "question": q, "generated": a} for r, q, a in lines])
     write([(role, f"What is {n}?", [f"{n}", f"It is {n}."]) for role in "AB" for n in range(9)], "train")
     write([("C", "What is 3?", ["3"])], "test")
     (tmp_path / "data/profiles-eng").mkdir()
@@ -284,8 +285,8 @@ def test_lora_with_the_role_in_the_prompt_plays_roles_that_training_never_saw(tm
             "--answers", "sampled", "--balance-roles", "--max-new-tokens", "4", "--rank", "2"]
     out = run(*args, "--method", "lora", "--out", tmp_path / "lora").stdout
     assert "36 examples, 16 of them an epoch, in 4 steps" in out and "% padding); 8 steps" in out
-    assert [p["role"] for p in map(json.loads, (tmp_path / "lora/predictions.jsonl").read_text().splitlines())] == ["C"]
-    for line in map(json.loads, (tmp_path / "lora/metrics.jsonl").read_text().splitlines()):
+    assert [p["role"] for p in records(tmp_path / "lora/predictions.jsonl")] == ["C"]
+    for line in records(tmp_path / "lora/metrics.jsonl"):
         assert line["roles"] == 2 and line["positives"] >= 2 and line["negatives"] >= 4
     run(*args, "--answers", "first", "--method", "lora", "--max-steps", "1", "--score-limit", "0", "--out", tmp_path / "first")
     assert "18 examples, 16 of them" in run("--resume", tmp_path / "first").stdout
@@ -297,10 +298,12 @@ def test_kill_minus_nine_resumes_to_the_same_bits(tmp_path):
     run(*args, "--out", tmp_path / "whole")
     killed = tmp_path / "killed"
     process = start(*args, "--out", killed)
+
+    def last_checkpoint():
+        return max((int(path.stem) for path in killed.glob("checkpoint/*.json")), default=0)
     for n in range(2):                                    # killed, resumed, killed again, resumed to the end
-        seen, goal = set(), len(list(killed.glob("checkpoint/*.json"))) and max(int(p.stem) for p in killed.glob("checkpoint/*.json")) or 0
-        while process.poll() is None and max(seen, default=0) < goal + 9:
-            seen |= {int(p.stem) for p in killed.glob("checkpoint/*.json")}
+        goal = last_checkpoint() + 9
+        while process.poll() is None and last_checkpoint() < goal:
             time.sleep(0.01)
         time.sleep(random.random() * 0.2)
         process.send_signal(signal.SIGKILL)
@@ -351,7 +354,7 @@ def test_training_moves_everything_but_the_backbone(tmp_path):
     start, end = fresh.trainable(), model.trainable()
     assert load_file(out / "adapter.safetensors").keys() == end.keys()
     assert all(not torch.equal(start[n], end[n]) for n in end)
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    lines = records(out / "metrics.jsonl")
     assert lines[0].keys() >= {"step", "epoch", "loss", "ce", "contrastive", "lambda", "lr", "grad_norm", "tokens_per_s"}
     assert sum(line["ce"] for line in lines[-5:]) < 0.8 * sum(line["ce"] for line in lines[:5])
 
@@ -371,7 +374,7 @@ def test_two_processes_reach_the_weights_of_one_with_twice_the_batches(tmp_path)
     one, two = (load_file(tmp_path / name / "adapter.safetensors") for name in ("one", "two"))
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=2e-5, msg=lambda m, name=name: f"{name}: {m}")
-    lines = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("one", "two")]
+    lines = [records(tmp_path / name / "metrics.jsonl") for name in ("one", "two")]
     assert len(lines[0]) == len(lines[1]) == 13
     for a, b in zip(*lines):
         for key in ("ce", "contrastive", "lambda", "grad_norm", "tokens", "positives", "negatives", "roles", "epoch"):
@@ -474,7 +477,7 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path):
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precisions_train(precision, tmp_path):
     run(*SMALL, "--max-steps", "12", "--precision", precision, "--lambda-start-epoch", "0", "--lr", "0.003", "--out", tmp_path / "r")
-    ce = [json.loads(line)["ce"] for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
+    ce = [line["ce"] for line in records(tmp_path / "r/metrics.jsonl")]
     assert sum(ce[-3:]) < sum(ce[:3])
 
 
@@ -486,7 +489,7 @@ def test_a_whole_run_then_score_and_chat(tmp_path):
     scores = json.loads((out / "scores.json").read_text())
     assert scores["splits"].keys() == {"general", "role_specific"} and scores["swap"].keys() == {"right", "wrong"}
     assert 0 <= scores["retrieval_top1"] <= 1 and scores["splits"]["general"]["overall"]["n"] == 6
-    lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    lines = records(out / "predictions.jsonl")
     assert len(lines) == 12 and lines[0].keys() >= {"split", "role", "question", "references", "answer"}
     assert {p.name for p in out.iterdir()} == {"config.json", "roles.json", "adapter.safetensors", "metrics.jsonl", "checkpoint",
                                                "scores.json", "predictions.jsonl", "likelihood.jsonl", "scores_backbone.json", "predictions_backbone.jsonl"}

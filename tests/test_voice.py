@@ -6,6 +6,7 @@ import pytest
 from conftest import command, write_rolebench
 
 from data import Sample
+from files import write_jsonl
 from tools import voice as module
 from tools.voice import spread, voices
 
@@ -67,7 +68,7 @@ def test_the_command_reads_a_run(tmp_path, monkeypatch):
     monkeypatch.undo()
 
     answered = [{"split": "role_specific", "role": r, "question": q, "references": a, "answer": a[0]} for r, q, a in lines[::3]]
-    (run / "predictions.jsonl").write_text("".join(json.dumps(p) + "\n" for p in answered))
+    write_jsonl(run / "predictions.jsonl", answered)
     done = command("tools.voice", "--runs", run)
     assert "role named from" in done.stdout and "100.0 [100.0, 100.0]" in done.stdout and "chance" in done.stdout
     assert len(json.loads(command("tools.voice", "--runs", run, "--format", "json").stdout)) == 5

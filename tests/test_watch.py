@@ -1,11 +1,10 @@
 """watch.py: held-out likelihood beside a run that trains, and the warning of too few steps."""
-import json
 import math
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, records
 from safetensors.torch import load_file
 
 import train
@@ -35,7 +34,7 @@ def test_watching_changes_nothing_of_the_run(runs):
 
 
 def test_it_sees_the_likelihood_of_the_test_lines(runs):
-    looks = [json.loads(line) for line in (runs / "watched/held_out.jsonl").read_text().splitlines()]
+    looks = records(runs / "watched/held_out.jsonl")
     assert [look["step"] for look in looks] == [2, 4]
     model, tokenizer, config = load_run(runs / "watched", "cpu")
     samples = subsample(load_test_samples(ROOT / "tiny/rolebench", "zh"), 5)

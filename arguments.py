@@ -1,4 +1,4 @@
-"""Where a configuration comes from: JSON files and the command line, read into the keys of `Config`."""
+"""Reads a configuration, from JSON files and the command line, into the keys of `Config`."""
 from console import Parser, one_line
 
 import argparse
@@ -31,7 +31,7 @@ def convert(value, kind):
             raise ValueError
         return int(float(value))
 
-    # names, as a list or between commas
+    # names, as a list or separated by commas
     if kind == tuple[str, ...]:
         parts = value.split(",") if isinstance(value, str) else value
         return tuple(part.strip() for part in parts if part.strip())
@@ -52,7 +52,7 @@ def parse_values(values, origin):
             raise FileError(f"{origin}: there is no key {key!r}{hint}")
         try:
             parsed[key] = convert(value, KEYS[key])
-        except Exception as e:                           # whatever a wrong type or an unknown word comes to
+        except Exception as e:                           # whatever a wrong type or an unknown word raises
             choices = f"; {e}" if str(e).startswith("choose") else ""
             raise FileError(f"{origin}: {key} cannot be {one_line(repr(value), 60)}{choices}") from None
 
@@ -64,8 +64,8 @@ def parse_values(values, origin):
 
 
 def read_config(path, before=()):
-    """The keys of a JSON file. "extends" names a file beside it whose keys it changes; keys may stand in groups,
-    objects whose names say where the values are from. before: the files that extend this one."""
+    """The keys of a JSON file. "extends" names a file beside it whose keys it changes; keys may be grouped in
+    objects, whose names say where the values come from. before: the files that extend this one."""
     path = Path(path)
     values = read_json(path, "a JSON object of keys")
     inherited = {}
@@ -99,7 +99,7 @@ def add_keys(parser):
 
 def parse_args(argv):
     """(Config, None) of a command line, or ({key: value}, run folder) for --resume, with the keys of LONGER that are
-    given. The command line wins over --config, and that over the defaults."""
+    given. The command line overrides --config, which overrides the defaults."""
     parser = Parser(description="Train a Hyper Model. Without --model or --config: the demo, configs/tiny.json.")
     parser.add_argument("--config", help="a JSON file of keys")
     parser.add_argument("--resume", help="a run folder to go on with, under its own config")

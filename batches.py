@@ -23,7 +23,7 @@ IGNORE = -100                           # the label of a token that is not super
 # -------------------------------------------------------------------------------------------------------- one batch
 @dataclass
 class Batch:
-    """What `collate` makes. Positions are flat, b * T + t, and known on the host, so that no step waits for a count."""
+    """A padded batch. Positions are flat, b * T + t, and known on the host, so that no step waits for a count."""
     input_ids: torch.Tensor      # (B, T)
     labels: torch.Tensor         # (B, T)  the token itself where it is supervised, else -100; stays on the CPU
     role_ids: torch.Tensor       # (B,)    stays on the CPU: its distinct values are found there
@@ -84,10 +84,10 @@ def pooled_span(example, pool):
 
 # ------------------------------------------------------------------------------------------------ an epoch of batches
 def batch_order(examples, batch_size, seed, epoch, one_answer=False, balance_roles=False):
-    """Index lists of one epoch's batches: shuffled, yet of similar lengths within a batch, so that little is padding.
+    """Index lists of one epoch's batches: shuffled, with similar lengths within a batch to limit padding.
 
     one_answer: only one example of each sample, drawn anew every epoch. balance_roles: see `balanced_batches`.
-    The order depends on the arguments alone: that is all a resumed run needs to go on in mid-epoch.
+    The order depends only on the arguments, so a resumed run can continue in the middle of an epoch.
     """
     rng = random.Random(f"{seed}/{epoch}")
     order = list(range(len(examples)))
@@ -116,9 +116,9 @@ def batches_of_similar_length(order, examples, batch_size):
 def balanced_batches(order, examples, batch_size, rng, per_role=2):
     """Batches of P roles with K = `per_role` examples each, so that Eq. 7 has positives and negatives in every batch.
 
-    P is batch_size // K. Each batch takes the roles that have most examples left and, of each, those whose lengths are
-    nearest to that of one random example. What is left when fewer than two roles have K examples is not used in this
-    epoch. Raises ValueError where no batch can be made.
+    P is batch_size // K. Each batch takes the roles with the most examples left, and from each the examples nearest in
+    length to one random example. What is left when fewer than two roles have K examples is not used in this epoch.
+    Raises ValueError if no batch can be made.
     """
     def length(i):
         return len(examples[i].ids)
@@ -150,7 +150,7 @@ def balanced_batches(order, examples, batch_size, rng, per_role=2):
 
 
 def padding_share(examples, batches):
-    """The part of all tokens in these batches that is padding."""
+    """The share of padding among all tokens of these batches."""
     tokens = 0
     padded = 0
     for batch in batches:
@@ -163,12 +163,12 @@ def padding_share(examples, batches):
 # ------------------------------------------------------------------------------------------------ the steps of a run
 @dataclass
 class Step:
-    """What one optimizer step trains on. The whole step is that of all processes together."""
+    """The data of one optimizer step. "The whole step" means all processes together."""
     micro_batches: list                 # [Batch] of this process
     num_micro_batches: int              # of the whole step
     supervised: int                     # supervised tokens of the whole step
     rows: list                          # indices of the examples, per micro-batch of the whole step
-    counts: dict                        # for the log: epoch, tokens, and what Eq. 7 has to work with
+    counts: dict                        # for the log: epoch, tokens, and the pairs of Eq. 7
 
 
 class Steps:
@@ -200,7 +200,7 @@ class Steps:
             self.epoch = epoch
 
     def __getitem__(self, step):
-        # the micro-batches of all processes, and of them our share
+        # the micro-batches of all processes, then our share of them
         epoch, index = divmod(step, self.per_epoch)
         self.start_epoch(epoch)
         first = index * self.micro_batches_per_step
@@ -209,7 +209,7 @@ class Steps:
         mine = chosen[self.rank::self.processes]
         batches = [collate(examples, self.pad_id, self.cfg.pool) for examples in mine]
 
-        # what the whole step has in it
+        # counts over the whole step
         everything = sum(chosen, [])
         supervised = sum(len(example.ids) - example.prompt_len for example in everything)
         tokens = sum(len(example.ids) for example in everything)
@@ -218,7 +218,7 @@ class Steps:
 
 
 def contrast_pairs(micro_batches):
-    """What Eq. 7 has to work with in a step: `roles` of a micro-batch (their mean), and in all of them the ordered
+    """What Eq. 7 can compare in a step: `roles` per micro-batch (the mean), and over all of them the ordered
     pairs of samples of one role (`positives`, beside each sample itself) and of two roles (`negatives`)."""
     roles = 0
     positives = 0

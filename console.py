@@ -1,6 +1,6 @@
-"""What a person sees in a terminal: aligned tables, text that is safe to print, and one line for an error.
+"""Terminal output: aligned tables, text that is safe to print, and one line for an error.
 
-Commands import this module first: from then on Ctrl-C ends them with one line, in the middle of the other imports too.
+Commands import this module first: from then on Ctrl-C ends them with one line, even during the other imports.
 """
 import argparse
 import re
@@ -12,8 +12,8 @@ MEMORY_ADVICE = ("out of memory ({}): lower what takes most of it (--batch-size,
                  "--rank), train with --checkpoint-activations, or take a smaller model")
 MEMORY_SIGNS = re.compile("out of memory|allocate memory|calculation overflow|numel: integer mult.* overflow", re.I)
 UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f"                  # control characters that a terminal would obey
-                         "\u200e\u200f\u2028-\u202e\u2066-\u2069"        # those that turn the direction of writing
-                         "\ud800-\udfff]")                               # halves of characters, which have no bytes
+                         "\u200e\u200f\u2028-\u202e\u2066-\u2069"        # those that change the writing direction
+                         "\ud800-\udfff]")                               # lone surrogates, which have no UTF-8 form
 
 
 # ------------------------------------------------------------------------------------------------------------- errors
@@ -21,7 +21,7 @@ UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f"                  # contr
 def one_line_errors(program):
     """Bad input ends the program with one line, `program: what is wrong`, and exit code 1; a traceback is a bug.
 
-    Inside, all that is printed goes through `printable`.
+    Within it, everything printed goes through `printable`.
     """
     stdout = sys.stdout
     sys.stdout = stdout and PrintableStream(stdout)
@@ -44,7 +44,7 @@ def one_line_errors(program):
 
 
 def is_out_of_memory(error):
-    """Whether an exception says that this machine, or its GPU, has not the memory."""
+    """Whether an exception means that the machine or its GPU is out of memory."""
     return isinstance(error, MemoryError) or isinstance(error, RuntimeError) and bool(MEMORY_SIGNS.search(str(error)))
 
 
@@ -55,7 +55,7 @@ def one_line(error, limit=600):
 
 
 def uncaught(kind, error, trace):
-    """What Python calls for an exception outside of `one_line_errors`: an interrupt is one line there too."""
+    """Python's hook for exceptions outside of `one_line_errors`: an interrupt becomes one line there too."""
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
     else:
@@ -66,24 +66,24 @@ sys.excepthook = uncaught
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that takes no abbreviations and complains in one line."""
+    """argparse without abbreviations, whose errors take one line."""
     def __init__(self, **options):
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message):
-        """argparse's way to end the program: here a ValueError, which becomes one line like any other."""
+        """Raises a ValueError instead of ending the program; it becomes one line like any other error."""
         raise ValueError(f"{message} (--help lists all keys)")
 
 
 # --------------------------------------------------------------------------------------------------------------- text
 def printable(text):
-    """`text` without the characters that a terminal would obey or could not show. Texts from data, models and services
-    may hold anything."""
+    """`text` without the characters that a terminal would obey or could not show: texts from data, models and
+    services may contain anything."""
     return UNPRINTABLE.sub(" ", text)
 
 
 class PrintableStream:
-    """A text stream that passes `printable` text on to another, and shows as escapes what its encoding lacks."""
+    """A text stream that passes `printable` text on to another, and escapes what its encoding lacks."""
     def __init__(self, stream):
         self.stream = stream
 

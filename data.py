@@ -1,4 +1,4 @@
-"""RoleBench, or a person's own JSONL file, read and tokenised.
+"""RoleBench, or a JSONL file of your own, read and tokenised.
 
 A line is one question to one role, with one or more answers: a Sample. Each of its answers becomes a training Example:
 the tokens of prompt, response and stop.
@@ -13,7 +13,7 @@ from files import fetch, local_path, parse_json, read_jsonl
 from selection import hold_out, is_texts, look_alikes, role_id, subsample
 
 SPLITS = ("general", "role_specific")
-OWN = "own"                             # the split of a person's own file
+OWN = "own"                             # the split name of a JSONL file of your own
 FOLDERS = {"en": "rolebench-eng/{}-generalization", "zh": "rolebench-zh"}
 PROFILES = {"en": "profiles-eng/desc.json", "zh": "profiles-zh/desc.json"}
 
@@ -23,9 +23,9 @@ PROFILES = {"en": "profiles-eng/desc.json", "zh": "profiles-zh/desc.json"}
 class Sample:
     """One question to one role.
 
-    language: "en", "zh" or "other", which decides how the metrics cut words. facts: words of which an answer has to
-    contain one to be right, where the data say so; kind: the kind of knowledge that the question asks for, if the data
-    name kinds; history: earlier (question, answer) turns of the conversation, which are in the prompt.
+    language: "en", "zh" or "other", which decides how the metrics split text into words. facts: alternatives of
+    which a right answer contains one, if the data list them; kind: the kind of knowledge that the question asks for,
+    if the data name kinds; history: earlier (question, answer) turns of the conversation, which are in the prompt.
     """
     split: str
     role: str
@@ -77,7 +77,7 @@ def parse_line(record, split, language, place):
 
 
 def as_list(value):
-    """A text as a list of one; anything else as it is."""
+    """A string as a list of one; anything else unchanged."""
     return [value] if isinstance(value, str) else value
 
 
@@ -121,7 +121,7 @@ def load_rolebench(root, language="all", part="train", splits=SPLITS, generaliza
 
 # ----------------------------------------------------------------------------------------------- a person's own file
 def load_own(path, language, part):
-    """Samples of `part` of a JSONL file whose lines are as `parse_line` wants them.
+    """Samples of `part` of a JSONL file with lines for `parse_line`.
 
     Lines with "test": true are the test. Where no line has it, about a tenth is held out (selection.hold_out), the same
     lines on every call. ValueError for a broken line, FileNotFoundError for no line at all.
@@ -154,7 +154,7 @@ def load_samples(root, language="all", part="train", splits=SPLITS, generalizati
 
 
 def describe_data(root, samples, language="all"):
-    """Lines of text about what a person should know before training on `samples` of a data set."""
+    """What to know before training on `samples` of a data set, as lines of text."""
     counts = Counter(s.role for s in samples)
     pairs = [f"{a} ({counts[a]}) and {b} ({counts[b]})" for a, b in look_alikes(counts)]
     if pairs:
@@ -176,7 +176,7 @@ def describe_data(root, samples, language="all"):
 
 
 def unknown_keys(records, known):
-    """{key: number of records that have it} of the keys that nobody reads."""
+    """{key: number of records that have it} for keys that nothing reads."""
     counts = Counter(key for record in records for key in record)
     return {key: count for key, count in counts.items() if key not in known}
 
@@ -202,7 +202,7 @@ def load_profiles(root, language="all"):
 
 
 def load_test_samples(data, language, split=None, limit=0, generalization="instruction", roles=None):
-    """Test samples of a data set; only of one split, of `roles`, and at most `limit` of each split, if given."""
+    """Test samples of a data set; if given, of one split, of `roles`, and at most `limit` of each split."""
     splits = (split,) if split else SPLITS
     samples = load_samples(fetch_data(data), language, "test", splits, generalization)
     return subsample([s for s in samples if roles is None or s.role in roles], limit)
@@ -236,7 +236,7 @@ class Example:
     ids: list[int]
     prompt_len: int
     role_id: int
-    truncated: bool = False      # at max_length, so that the stop token is missing
+    truncated: bool = False      # cut at max_length: the stop token is missing
     sample: int = 0              # the index of the sample that it is an answer of
 
 

@@ -35,7 +35,7 @@ from selection import other_roles, role_id, role_shots, subsample, with_shots
 
 # ---------------------------------------------------------------------------------------------------------- answers
 def provenance(config, decoding=None, as_role="own", shots=None):
-    """What made a table, a prediction or a figure, in a line: run, method, data, seed and decoding."""
+    """One line that says what made a table, a prediction or a figure: run, method, data, seed and decoding."""
     who = f"{config['method']} in {config['out']}"
     if as_role is None:
         who = f"the untouched {config['model']}"
@@ -126,7 +126,7 @@ def score_paths(run, suffix=""):
 
 
 def write_scores(paths, scores, predictions=None, lines=None):
-    """Writes scores (JSON) and, beside them, what they are the means of: predictions, lines of likelihood (JSONL)."""
+    """Writes scores (JSON) and, beside them, the values that they average: predictions, likelihood lines (JSONL)."""
     for path, records in zip(paths[1:], (predictions, lines)):
         if records:
             write_jsonl(path, records)
@@ -155,7 +155,7 @@ def read_predictions(path, language="en", trust=False):
 
 
 def check_prediction(prediction, place):
-    """ValueError names the place unless a prediction's texts are texts, in a language that the metrics know."""
+    """ValueError names the place if a field of a prediction is not a string, or its language is unknown."""
     for key in ("split", "role", "question", "answer"):
         if not isinstance(prediction.get(key), str):
             raise ValueError(f'{place}: "{key}" is missing or not text')
@@ -172,8 +172,8 @@ def check_prediction(prediction, place):
 
 
 def place_in_run(run, suffix, scores):
-    """(scores, their `score_paths`) in a run folder: over scores made in the same way, keeping what those have measured
-    beyond them, but beside those of other data or decoding."""
+    """(scores, their `score_paths`) in a run folder. They replace scores made in the same way, whose further measures
+    they keep; scores of other data or decoding stay, and these get files of their own."""
     n = 1
     while True:
         paths = score_paths(run, suffix + (f"-{n}" if n > 1 else ""))
@@ -183,7 +183,7 @@ def place_in_run(run, suffix, scores):
         if old.get("data") == scores["data"] and old.get("decoding") == scores["decoding"]:
             kept = {key: old[key] for key in MEASURES if key in old}
             with reading(paths[0], "the scores of a run"):
-                other_measures(kept)                     # better known before there are new answers
+                other_measures(kept)                     # fails here, before new answers are written
             scores = kept | scores
             break
         n += 1
@@ -216,7 +216,7 @@ def check_arguments(args):
 
 
 def test_samples(args, config):
-    """The test samples of a run's roles; ValueError if there is none. Lines about other roles are counted, left out."""
+    """The test samples of a run's roles; ValueError if there is none. Lines of other roles are counted and left out."""
     tests = load_test_samples(config["data"], config["language"], args.split, generalization=config["generalization"])
     samples = [s for s in tests if s.role in config["roles"]]
     if not samples:
@@ -240,8 +240,8 @@ def training_shots(config, n):
 
 
 def score_run(args):
-    """Scores a run, or its untouched backbone, and writes what comes out; returns (scores, the paths written)."""
-    # where it goes, before there is anything to lose
+    """Scores a run, or its untouched backbone, and writes the results; returns (scores, the paths written)."""
+    # check the output path before any work is done
     config = read_run(args.run)
     config["out"] = str(Path(args.run))
     config["data"] = lasting_name(args.data or config["data"])

@@ -1,7 +1,7 @@
 """Files: find them on disk or on the hub, read them with errors that name the place, write them whole or not at all.
 
-Two boundaries keep errors to one line: whatever goes wrong with a file that somebody hands us, inside of `reading`,
-says which file it was and what was expected there; whatever a full or read-only disk refuses, inside of `writing`, says
+Two context managers keep errors to one line. Within `reading`, anything that goes wrong with an input file becomes an
+error that names the file and what was expected. Within `writing`, a full or read-only disk becomes an error that names
 what could not be written.
 """
 from console import is_out_of_memory, one_line
@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 try:
     import fcntl
-except ImportError:                     # Windows: there, nothing keeps two processes from one folder
+except ImportError:                     # Windows: nothing there keeps two processes out of one folder
     fcntl = None
 
 ROOT = Path(__file__).resolve().parent
@@ -35,22 +35,22 @@ class FileError(ValueError):
 
 @contextmanager
 def reading(path, expected):
-    """Whatever goes wrong in here, while a file is read and interpreted, becomes a FileError that names it.
+    """Turns any error while a file is read and interpreted into a FileError that names the file.
 
-    expected: what belongs there, such as "a JSON object". OSErrors pass: they name their file themselves.
+    expected: what the file should hold, such as "a JSON object". OSErrors pass, since they name their file themselves.
     """
     try:
         yield
     except (FileError, OSError):
         raise
-    except Exception as error:                           # a file can be broken in more ways than a list of types has
+    except Exception as error:                           # no list of types covers all ways to be broken
         if is_out_of_memory(error):
             raise
         raise FileError(f"{path}: {what_is_wrong(error)}; expected here: {expected}") from None
 
 
 def what_is_wrong(error):
-    """An exception that a broken file has raised, in words."""
+    """Describes an exception that a broken file has raised."""
     if isinstance(error, RecursionError):
         return "nested too deep"
     if isinstance(error, json.JSONDecodeError):
@@ -77,7 +77,7 @@ def writing(path):
 
 
 def check_numbers(record, ranges):
-    """ValueError unless every key of `ranges`, {key: (type, least, most)}, is such a number, null, or not there."""
+    """ValueError unless each key of `ranges`, {key: (type, least, most)}, is such a number, null, or missing."""
     for key, (kind, least, most) in ranges.items():
         value = record.get(key)
         if value is None:
@@ -100,7 +100,7 @@ def local_path(name):
 def lasting_name(name):
     """`name` as a run's config keeps it: a local path made absolute, a hub id as it is.
 
-    What the repository carries in tiny/ keeps its short name, which `local_path` finds wherever the repository is.
+    Paths in the repository's tiny/ keep their short name, which `local_path` finds wherever the repository is.
     """
     path = local_path(name)
     if path is None:
@@ -134,7 +134,7 @@ def fetch(name, patterns, repo_type="model"):
 
 
 def fetch_model(name):
-    """The folder of a backbone, local or from the hub; from there, .bin only where there are no safetensors."""
+    """The folder of a backbone, local or from the hub; from the hub, .bin files only if there are no safetensors."""
     folder = fetch(name, MODEL_FILES)
     if not any(folder.glob("*.safetensors")):
         folder = fetch(name, [*MODEL_FILES, "pytorch_model*"])
@@ -168,7 +168,7 @@ def parse_json(text, place, expected="a JSON object"):
         record = json.loads(text.rstrip(), parse_constant=refuse_constant)
         if not isinstance(record, dict):
             raise ValueError(f"a JSON object is expected, this is {type(record).__name__}")
-        if b"\\ud" in as_bytes(text).lower():            # the half of a character, which could never be written again
+        if b"\\ud" in as_bytes(text).lower():            # a lone surrogate, which could not be written back
             json.dumps(record, ensure_ascii=False).encode("utf8")
     return record
 
@@ -179,7 +179,7 @@ def as_bytes(text):
 
 
 def refuse_constant(name):
-    """JSON has no NaN and no Infinity, though Python's reader takes them."""
+    """Refuses NaN and Infinity: JSON has neither, though Python's reader accepts them."""
     raise ValueError(f"{name} is no number")
 
 
@@ -253,9 +253,9 @@ def check_finite(tensors):
 
 # ------------------------------------------------------------------------------------------------------------ writing
 def write_atomically(path, write):
-    """Calls write(temporary path), flushes it to disk, then renames it: `path` is the old file or the new one.
+    """Calls write(temporary path), flushes it to disk, then renames it: `path` is always the old file or the new one.
 
-    The temporary file is a new one under a name that nobody can guess, so no link that lies there is followed.
+    The temporary file is new and its name unpredictable, so that no link placed there is followed.
     """
     path = Path(path)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
@@ -307,14 +307,14 @@ def write_tensors(path, tensors):
         check_finite(tensors)
     except FloatingPointError as error:
         raise FloatingPointError(f"{path} is not written: {error}") from None
-    metadata = {"format": "pt"}                          # one key: several would be written in any order
+    metadata = {"format": "pt"}                          # one key: the order of several is not fixed
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 # ------------------------------------------------------------------------------------------- nothing is overwritten
 @contextmanager
 def claimed(*paths):
-    """Makes output files, empty, before the work for them begins; FileExistsError if there is one already.
+    """Creates output files, empty, before the work for them begins; FileExistsError if one exists already.
 
     So nothing is overwritten, and a folder that cannot be written to is noticed early. Those that are still empty at
     the end are removed.
@@ -338,7 +338,7 @@ def claimed(*paths):
 
 @contextmanager
 def new_folder_at(path):
-    """A folder to write into, which becomes `path` at the end; if anything goes wrong nothing of it is left.
+    """A temporary folder to write into, renamed to `path` at the end, or removed if anything goes wrong.
 
     FileExistsError, before the work begins, for anything at `path` but an empty folder.
     """
@@ -357,15 +357,15 @@ def new_folder_at(path):
 
 
 def check_writable(folder):
-    """OSError, before there is anything to lose, for a folder that no file can be written to."""
+    """OSError for a folder that no file can be written to; to be called before any work is done."""
     with writing(folder), tempfile.TemporaryFile(dir=folder):
         pass
 
 
 def claim_folder(path, marker):
-    """Makes a folder, or takes an empty one, and in it the empty file `marker`; FileExistsError if it is not empty.
+    """Creates a folder, or takes an empty one, and the empty file `marker` in it; FileExistsError if it is not empty.
 
-    Of two processes that want the same folder only one can make the marker.
+    Of two processes that want the same folder, only one can create the marker.
     """
     path = Path(path)
     with writing(path):
@@ -377,9 +377,9 @@ def claim_folder(path, marker):
 
 @contextmanager
 def locked(path):
-    """Holds a file against all other processes that ask for it in this way; ValueError if one has it.
+    """Locks a file against other processes that lock it in this way; ValueError if one of them holds it.
 
-    The lock ends with the process, whatever ends that.
+    The lock ends with the process, however that ends.
     """
     with open(path, "rb+") as file:
         try:

@@ -14,7 +14,7 @@ from model_config import check_ids
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are drawn. Temperature 0 is greedy: then only repetition_penalty and max_new_tokens matter."""
+    """Sampling settings. Temperature 0 is greedy: then only repetition_penalty and max_new_tokens matter."""
     max_new_tokens: int = 128
     temperature: float = 0.0
     top_k: int = 0                      # 0: all
@@ -52,7 +52,7 @@ def add_decoding_arguments(parser):
 
 
 def decoding_from_args(args, language, max_new_tokens=128):
-    """The Decoding that --decode names, with the other flags over it. ValueError for impossible settings."""
+    """The Decoding that --decode names, overridden by the other flags. ValueError for impossible settings."""
     base = Decoding(max_new_tokens)
     if args.decode == "official":
         if language not in OFFICIAL:
@@ -64,7 +64,7 @@ def decoding_from_args(args, language, max_new_tokens=128):
 
 # ---------------------------------------------------------------------------------------------------------- one token
 def lm_logits(backbone, h):
-    """Logits (B, V) in fp32 of final hidden states h (B, C). With W in front MKL takes half the time for few rows."""
+    """Logits (B, V) in fp32 of final hidden states h (B, C). W on the left takes MKL half the time for few rows."""
     return (backbone.lm_head.weight @ h.mT).mT.float()
 
 
@@ -116,7 +116,7 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
 
     # inputs
     ids = torch.tensor([p + [0] * (T - len(p)) for p in prompts], device=device)          # (B, T)
-    positions = torch.tensor([len(p) for p in prompts], device=device)                    # (B,) where row b goes on
+    positions = torch.tensor([len(p) for p in prompts], device=device)                    # (B,) where row b continues
     rows = torch.arange(B, device=device)
     stops = torch.tensor(sorted(stop_ids), device=device)
 
@@ -126,7 +126,7 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     uniform = torch.stack([torch.rand(steps, generator=g) for g in generators]).to(device)
 
-    # tokens that were there already
+    # tokens of the prompt, for the penalty
     seen = None
     if decoding.repetition_penalty != 1:
         seen = torch.zeros(B, backbone.config.vocab_size, dtype=torch.bool, device=device)
@@ -145,7 +145,7 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
         for step in range(steps):
             token = sample_next_token(logits, decoding, uniform[:, step], seen)           # (B,)
 
-            # hand the new tokens over; the only wait for the device in a step
+            # move the new tokens to the host: the only wait for the device in a step
             done |= torch.isin(token, stops)
             new_tokens = torch.where(done, -1, token).tolist()
             for answer, new_token in zip(answers, new_tokens):
@@ -168,7 +168,7 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
 
 
 def seed_of(prompt, seed):
-    """A seed for the answer to a prompt (ids) that depends on nothing else than these two."""
+    """A seed for the answer to a prompt (ids), which depends only on these two arguments."""
     digest = hashlib.sha256(f"{seed} {prompt}".encode()).digest()
     return int.from_bytes(digest[:7], "big")
 
@@ -196,7 +196,7 @@ def rows_that_fit(backbone, prompt, new_tokens, most):
 def generate_texts(model, tokenizer, prompts, role_ids, decoding=Decoding(), batch_size=64, desc=None):
     """Texts that answer prompts (lists of ids), in their order; prompts of similar length share a batch.
 
-    batch_size: at most; on a GPU as many as its memory has room for.
+    batch_size: the most rows at once; on a GPU, as many of them as its memory has room for.
     """
     texts = [None] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -206,7 +206,7 @@ def generate_texts(model, tokenizer, prompts, role_ids, decoding=Decoding(), bat
         for start in range(0, len(order), batch_size):
             batch = order[start:start + batch_size]
             batch_roles = None if role_ids is None else [role_ids[i] for i in batch]
-            seeds = [seed_of(prompts[i], decoding.seed) for i in batch]  # an answer is the same in any company
+            seeds = [seed_of(prompts[i], decoding.seed) for i in batch]  # an answer is the same in any batch
             answers = generate(model, [prompts[i] for i in batch], batch_roles, tokenizer.stop_ids, decoding, seeds)
             for i, ids in zip(batch, answers):
                 texts[i] = tokenizer.decode(ids)

@@ -1,14 +1,14 @@
 """The lightweight hyper-network (Eq. 1-3): from a role and a layer to a low-rank matrix.
 
-    c, e_c (d_c): role id and embedding           R: distinct roles asked for at once
+    c, e_c (d_c): role id and embedding           R: distinct roles of one call
     l, e_l (d_l): layer id and embedding          L: adapted linears, n of them of one kind (q_proj, k_proj, ...)
     h (d_h): hidden state, after N residual blocks
-    k: rank of the head's own factors D, U        r: rank of the LoRA matrices it makes
+    k: rank of the head's own factors D, U        r: rank of the LoRA matrices it generates
 
 A layer id is one *adapted linear*, numbered kind by kind: the linears of a kind are neighbours and share a head.
 
 Init (the paper gives none; these are the authors' code's values):
-    role and layer embeddings     N(0, 1), cut at 2
+    role and layer embeddings     N(0, 1), truncated at 2
     every other weight, bias      Xavier-uniform, 0
     D and U of a head for A       then rescaled to the spread of a Xavier-uniform linear, std(A) = sqrt(2 / (d_in + r))
     U of a head for B             0, so that B = 0 and the adapted model starts as the backbone
@@ -57,7 +57,7 @@ class HyperNetwork(nn.Module):
 
     target_modules: {kind: (n, {"A": (r, d_in), "B": (d_out, r)})}, a kind of linear such as "q_proj", how many of it
     there are, and the LoRA factors to generate for it.
-    norm_input, norm_output: LayerNorms that the authors' code has and the paper's Eq. 1 has not.
+    norm_input, norm_output: LayerNorms of the authors' code, absent from the paper's Eq. 1.
     """
     def __init__(self, num_roles, target_modules, role_dim=128, layer_dim=128, hidden_dim=512, num_blocks=2,
                  head_rank=32, norm_input=True, norm_output=True):
@@ -120,7 +120,7 @@ class HyperNetwork(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
-        # measure how far each head's output spreads, for role 0 and every layer, and correct it
+        # measure the spread of each head's output, for role 0 and every layer, and correct it
         role_0 = torch.zeros(1, dtype=torch.long, device=self.W_in.weight.device)
         generated = self.forward(role_0)
         for name, head in self.heads.items():

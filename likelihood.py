@@ -1,11 +1,11 @@
-"""How likely a model finds the test's references, in nats per token: as which role, and without one.
+"""The likelihood of the test's references, in nats per token: as the right role, as others, and as none.
 
     right   as the line's own role
     wrong   as other roles of its language: the mean over up to three
     zero    as no role: all roles of its language in equal parts, and no role in the prompt
 
-right is what training lowers. wrong - right says how distinct the roles are, zero - right what the role-specific part
-of the model contributes. Nothing is generated, so every test line can be read, and lines pair exactly between runs.
+Training lowers right. wrong - right shows how distinct the roles are, zero - right what the role-specific part of the
+model contributes. Nothing is generated, so every test line can be read, and lines pair exactly between runs.
 n test lines, C width of the backbone.
 """
 import math
@@ -36,7 +36,7 @@ def reference_nll(model, tokenizer, config, samples, batch_size=32, backbone=Fal
     profiles = config["profiles"] if in_prompt else None
     context = model.backbone.config.max_positions
     examples, _, _ = encode_examples(samples, config["roles"], tokenizer, context, profiles)
-    examples.sort(key=lambda example: len(example.ids))                  # similar lengths, little padding
+    examples.sort(key=lambda example: len(example.ids))                  # similar lengths limit padding
     batch_size = rows_that_fit(model.backbone, len(examples[-1].ids), 0, batch_size)
     weights = mean_roles(samples, config["roles"]) if zero else None
 
@@ -72,8 +72,8 @@ def reference_nll(model, tokenizer, config, samples, batch_size=32, backbone=Fal
 def mean_roles(samples, roles):
     """Weights (n, num_roles) that blend all roles of each sample's language in equal parts: the zero role.
 
-    So a hyper-network generates from the mean of their embeddings, and factors of a role's own are averaged, A and B
-    each. roles: {name: id}.
+    So a hyper-network generates from the mean of their embeddings, and per-role factors are averaged, A and B
+    separately. roles: {name: id}.
     """
     of_language = roles_by_language(samples)
     weights = torch.zeros(len(samples), len(roles))
@@ -85,7 +85,7 @@ def mean_roles(samples, roles):
 
 # ------------------------------------------------------------------------------------------- all readings, and means
 def read_references(model, tokenizer, config, samples, backbone=False, shots=None, wrong=3):
-    """(what goes into scores.json, a line for each sample) of reading the samples' references as every role.
+    """Reads the samples' references as each role. Returns (the entry for scores.json, a line for each sample).
 
     backbone: the untouched backbone is read, with the role in the prompt, and with `shots`, {role: earlier turns},
     after it. wrong: how many other roles. Samples whose prompt fills the context are left out.
@@ -120,7 +120,7 @@ def read_references(model, tokenizer, config, samples, backbone=False, shots=Non
 
 
 def nll_as_other(model, tokenizer, config, samples, distance, backbone, shots):
-    """`reference_nll` of the samples as the role so many places after their own; NaN where there is no such role."""
+    """`reference_nll` of the samples as the role `distance` places after their own; NaN where there is none."""
     nll = torch.full((len(samples),), math.nan)
     e_t = torch.full((len(samples), model.backbone.config.hidden_size), math.nan)
     others = other_roles(samples, distance)
@@ -143,7 +143,7 @@ def mean_likelihood(lines):
     """Means over lines in nats per token, "right", "wrong" and "zero", with 95 % intervals, also of the differences.
 
     `role_accuracy`: how often the right role beats all the wrong ones, `chance`: how often it would by luck. What needs
-    a second role is left out where there is none.
+    a second role is left out if there is none.
     """
     right = [line["right"] for line in lines]
     gain = [line["zero"] - line["right"] for line in lines]

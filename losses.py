@@ -20,7 +20,7 @@ class ContrastiveProjections(nn.Module):
         super().__init__()
         self.W_r = nn.Linear(role_dim, role_dim)
         self.W_t = nn.Linear(width, role_dim)
-        for linear in (self.W_r, self.W_t):                              # the paper gives no init; as the authors' code
+        for linear in (self.W_r, self.W_t):                              # the paper gives no init; this is the authors'
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
 
@@ -59,7 +59,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     """-sum log softmax(h W^T)[target], with only a slice of the (N, V) logits in memory at a time.
 
     A vocabulary of 152k is 0.6 MB of fp32 logits per token. The head is frozen, so only h needs a gradient,
-    (softmax - onehot) W, and it is computed while the slice's logits are there: backward has nothing to recompute.
+    (softmax - onehot) W, and it is computed while the slice's logits
+    are in memory: backward has nothing to recompute.
     """
     @staticmethod
     def forward(ctx, hidden_states, lm_head, targets):

@@ -1,8 +1,8 @@
 """Will it fit? The memory that a training step and generation take on a GPU, from a config.json alone.
 
 The real code runs on fake tensors, which have a shape and a dtype but no memory, and every storage is counted from
-birth to death. That needs no GPU and no weights. Not counted: the CUDA context and libraries (0.5 to 1 GiB), workspaces
-of kernels, and what the allocator loses to fragmentation.
+creation to release. That needs no GPU and no weights. Not counted: the CUDA context and libraries (0.5 to 1 GiB),
+workspaces of kernels, and what the allocator loses to fragmentation.
 """
 import contextlib
 import weakref
@@ -26,7 +26,7 @@ GIB = 2 ** 30
 class MemoryMeter(TorchDispatchMode):
     """Counts the bytes of living fake tensors, by the category that was current when they were made.
 
-    Tensors of real memory are computed with as ever and are not counted. Tensors of `vocab_size` columns are "logits".
+    Real tensors work as usual and are not counted. Tensors of `vocab_size` columns are "logits".
     """
     def __init__(self, vocab_size):
         super().__init__()
@@ -41,7 +41,7 @@ class MemoryMeter(TorchDispatchMode):
         if tensors and not any(isinstance(t, FakeTensor) for t in tensors):
             with unset_fake_temporarily():
                 return func(*args, **(kwargs or {}))
-        if func is torch.ops.aten._local_scalar_dense.default:           # a value was asked for: nothing is true, or 1
+        if func is torch.ops.aten._local_scalar_dense.default:           # .item(): no bool is true, any number is 1
             return tensors[0].dtype != torch.bool
 
         out = func(*args, **(kwargs or {}))
@@ -67,19 +67,19 @@ class MemoryMeter(TorchDispatchMode):
         weakref.finalize(storage, self.forget, key)
 
     def forget(self, key):
-        """Takes a storage off that has died."""
+        """Subtracts a storage that was released."""
         size, category = self.living.pop(key)
         self.now[category] -= size
 
     def start(self, category):
-        """From here on new tensors are of this category, and the peak is that of what follows."""
+        """From here on new tensors belong to this category, and the peak starts anew."""
         self.category = category
         self.peak = self.now.copy()
 
 
 # -------------------------------------------------------------------------------------------- what a GPU's kernels keep
 class Kernel(torch.autograd.Function):
-    """An operation of which only the memory counts: what it returns, and what it keeps for the backward pass."""
+    """An operation reduced to its memory: what it returns, and what it keeps for the backward pass."""
     @staticmethod
     def forward(ctx, run, *inputs):
         out, kept = run(*inputs)

@@ -1,6 +1,6 @@
 """A LLaMA-style decoder (LLaMA, Qwen2, Mistral, ChatGLM2), read straight from Hugging Face files.
 
-It knows nothing of roles: `hycora_layer.py` adapts its linears from outside.
+It knows nothing about roles: `hycora_layer.py` adapts its linears from outside.
 
     h = embed(ids)
     h = h + attention(norm(h));   h = h + mlp(norm(h))        once per block
@@ -47,7 +47,7 @@ def rope_frequencies(c):
 
 
 def rotate(x, cos, sin):
-    """Rotary embedding, half-split as in Hugging Face's files: dimension i turns with i + hs/2, not with i + 1.
+    """Rotary embedding, half-split as in Hugging Face's files: dimension i is paired with i + hs/2, not with i + 1.
 
         x = [a | b]  ->  [a cos - b sin | b cos + a sin]          x: (..., hs)
     """
@@ -56,7 +56,7 @@ def rotate(x, cos, sin):
 
 
 def rotate_pairs(x, cos, sin):
-    """ChatGLM2's: dimension 2i turns with 2i + 1, and only as many dimensions turn as there are angles for."""
+    """ChatGLM2's: dimension 2i is paired with 2i + 1, and only as many dimensions rotate as there are angles for."""
     turning, rest = x.split((cos.size(-1), x.size(-1) - cos.size(-1)), dim=-1)
     a, b = turning[..., 0::2], turning[..., 1::2]
     turned = turning * cos + torch.stack((-b, a), dim=-1).flatten(-2) * sin
@@ -73,7 +73,7 @@ class LayerCache:
         """Stores new keys and values (B, nkv, T, hs) and returns those that the new queries may attend to.
 
         slots None: the prompt fills slots 0 to T - 1 and attends to itself. Otherwise T is 1, the index `slots` is
-        where each row's token goes, and it attends to the whole cache, as far as the mask lets it.
+        where each row's token goes, and it attends to the whole cache, as far as the mask allows.
         """
         if slots is None:
             self.k[:, :, :k.size(2)] = k
@@ -126,7 +126,7 @@ class Attention(nn.Module):
         B, T, _ = x.shape
         q, k, v = (h.view(B, T, -1, self.hs) for h in self.qkv(x))       # (B, T, heads, hs)
 
-        # q and k turn together, which takes half the kernels
+        # q and k are rotated together, which takes half the kernels
         turned = self.rotate(torch.cat((q, k), dim=2), cos, sin)
         q, k = turned.transpose(1, 2).split((q.size(2), k.size(2)), dim=1)
         v = v.transpose(1, 2)                                            # (B, heads, T, hs), as q and k
@@ -212,7 +212,7 @@ class Transformer(nn.Module):
             self.lm_head.weight = self.model.embed_tokens.weight
 
     def _apply(self, fn, recurse=True):
-        """Module.to and its like: the rotary frequencies stay in fp32 (bf16 is off by 0.45 rad at position 1024)."""
+        """Module.to and similar: the rotary frequencies stay in fp32 (bf16 is off by 0.45 rad at position 1024)."""
         super()._apply(fn, recurse)
         self.frequencies = rope_frequencies(self.config).to(self.device)
         return self
@@ -236,7 +236,7 @@ class Transformer(nn.Module):
         """Final hidden states, after the last norm.
 
         input_ids: (B, T), right-padded. With a cache (`new_cache`) and no `positions`, the prompt is written into it.
-        With `positions` (B,), input_ids is (B, 1): row b's next token, which stands at positions[b]. A row's padding
+        With `positions` (B,), input_ids is (B, 1): row b's next token, at positions[b]. A row's padding
         may have left values in later slots: each is overwritten before anything attends to it.
         Returns (B, T, C). Raises ValueError when T is beyond the model's context.
         """
@@ -244,7 +244,7 @@ class Transformer(nn.Module):
         if T > self.config.max_positions:
             raise ValueError(f"{T} tokens, but this model reads at most {self.config.max_positions}")
 
-        # where each token stands, and what it may attend to: all before it, or the slots up to its own
+        # the position of each token, and what it may attend to: all before it, or the slots up to its own
         slots = None
         mask = None
         where = torch.arange(T, device=input_ids.device)                 # (T,)
@@ -273,7 +273,7 @@ class Transformer(nn.Module):
 
     def compile_blocks(self, **options):
         """Compiles the block: one graph serves all layers, and any batch size and length."""
-        # at most so many graphs: prompt or next token, shared or per-row A and B, one row or more
+        # the most graphs there can be: prompt or next token, shared or per-row A and B, one row or more
         torch._dynamo.config.cache_size_limit = max(32, torch._dynamo.config.cache_size_limit)
         self.compiled = True
         for block in self.layers:
@@ -286,7 +286,7 @@ class Transformer(nn.Module):
         shape = (c.num_hidden_layers, 2, batch_size, c.num_key_value_heads, slots, c.head_dim)
         cache = [LayerCache(k, v) for k, v in torch.zeros(shape, dtype=self.dtype, device=self.device)]
 
-        # a CUDA graph writes only to memory that is said to stay where it is
+        # a CUDA graph only writes to memory that is marked as static
         if self.compiled:
             for layer in cache:
                 torch._dynamo.mark_static_address(layer.k)
@@ -312,7 +312,7 @@ class Transformer(nn.Module):
         unexpected = []
         for key, tensor in checkpoint_tensors(folder):
             key = our_name(key)
-            if key in tied or key.endswith(".inv_freq"):                 # old files carry the rotary angles
+            if key in tied or key.endswith(".inv_freq"):                 # old files hold the rotary angles
                 continue
             if tensor.shape == expected.get(key):
                 state[key] = tensor.to(device=device, dtype=dtype)
@@ -329,7 +329,7 @@ class Transformer(nn.Module):
 
 
 def our_name(key):
-    """The name here of a tensor in ChatGLM2's checkpoint."""
+    """Our name for a tensor of ChatGLM2's checkpoint."""
     for theirs, ours in CHATGLM_NAMES.items():
         key = key.replace(theirs, ours)
     return key

@@ -1,4 +1,4 @@
-"""What a backbone's `config.json` says of its shape, and an error for anything in it that is not implemented."""
+"""The shape of a backbone, from its `config.json`, and an error for anything in it that is not implemented."""
 from dataclasses import dataclass, fields
 
 # the numbers of a backbone's config.json: type, least, most. Beyond these no machine can hold the model.
@@ -84,7 +84,7 @@ class ModelConfig:
 
 
 def check_ids(sequences, config):
-    """ValueError if there is a token id in lists of them that a model of this ModelConfig has not."""
+    """ValueError if a token id in one of the sequences is outside of the model's vocabulary."""
     highest = max(map(max, sequences))
     if highest >= config.vocab_size:
         raise ValueError(f"the tokenizer has a token {highest}, but the model only {config.vocab_size}: their files do "

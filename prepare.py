@@ -17,7 +17,7 @@ from selection import choose_roles, some_of_each
 
 
 def read_arguments(argv):
-    """(Config, run folder to resume or None) of a command line, every "auto" decided."""
+    """(Config, run folder to resume or None) of a command line, with every "auto" resolved."""
     cfg, resume = parse_args(argv)
     if resume:
         longer = {"max_steps": 0} | cfg if cfg else {}                   # --epochs counts, whatever max_steps was
@@ -45,7 +45,7 @@ def load_data(cfg):
     if cfg.answers == "first":
         samples = [dataclasses.replace(s, answers=s.answers[:1]) for s in samples]
 
-    # a LoRA that all roles share plays whomever its prompt names, roles of the test alone included
+    # a shared LoRA plays any role that its prompt names, also roles that only the test has
     only_the_prompt = cfg.role_in_prompt and METHODS[cfg.method] == ("shared", "shared")
     playable = samples + tests if only_the_prompt else samples
     roles = choose_roles(playable, cfg.role_subset)
@@ -63,7 +63,7 @@ def load_data(cfg):
 
 
 def encode(samples, roles, profiles, tokenizer, cfg, model_config):
-    """Training samples as token ids, which the model has to know; says what max_length has cut off."""
+    """Training samples as token ids that the model knows; prints what max_length has cut off."""
     in_prompt = profiles if cfg.role_in_prompt else None
     examples, truncated, dropped = encode_examples(samples, roles, tokenizer, cfg.max_length, in_prompt)
     check_ids([example.ids for example in examples], model_config)
@@ -74,9 +74,9 @@ def encode(samples, roles, profiles, tokenizer, cfg, model_config):
 
 
 def run_folder(cfg, resume, roles, profiles, examples, prompt):
-    """The run folder: a new one with config.json and roles.json, or `resume`, if it is about the same.
+    """The run folder: a new one with config.json and roles.json, or `resume`, if it has the same.
 
-    prompt: a sample of the prompts, by which a later change of the template is noticed.
+    prompt: a sample prompt, to detect a later change of the template.
     """
     is_main = world()[0] == 0
     same = made_of(cfg, examples)

@@ -1,4 +1,4 @@
-"""Models, scores and answers as a person reads them: the tables of train.py and eval.py.
+"""Models, scores and answers as text: the tables of train.py and eval.py.
 
 Before -> after stands for the untouched backbone -> the trained model, in percent.
 """
@@ -13,12 +13,12 @@ MEASURES = ("swap", "likelihood", "retrieval_top1", "retrieval_swapped")        
 
 # ------------------------------------------------------------------------------------------------------------ models
 def count_trainable(*modules):
-    """Trainable numbers of some modules."""
+    """Trainable parameters of some modules."""
     return sum(p.numel() for module in modules for p in module.parameters() if p.requires_grad)
 
 
 def describe_model(model):
-    """What of a HyperModel is adapted, as text: kind, count, shapes, sources of A and B, and trainable numbers."""
+    """The adapted parts of a HyperModel, as text: kind, count, shapes, sources of A and B, trainable parameters."""
     def row(*cells):
         return "{:<18}{:>8}  {:<14}{:<18}{:<18}{:>12}".format(*cells)
 
@@ -93,8 +93,8 @@ def mean_over_roles(of_split):
 
 
 def table(scores, before=None):
-    """Scores as text: likelihood, then metrics per role and split; with the scores `before`, before -> after. Below:
-    what else was measured."""
+    """Scores as text: likelihood, then metrics per role and split; with the scores `before`, before -> after. Then the
+    other measures."""
     splits = scores["splits"]
     compare = before is not None
     columns = columns_of(scores, compare)
@@ -168,7 +168,7 @@ def kind_table(scores, before=None):
 
 
 def other_measures(scores):
-    """What was measured beside metrics and likelihood, a line each. Scores of a likelihood that is none: KeyError."""
+    """The measures beside metrics and likelihood, a line each. KeyError for a likelihood that is none."""
     likelihood_table(scores)
     lines = []
     if swap := scores.get("swap"):

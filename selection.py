@@ -1,8 +1,8 @@
 """Choosing among lines: what is held out for the test, which roles, how many lines of each.
 
 A line is anything with `role`, `question`, `answers`, `history`, and where languages matter `language` and `split`.
-Two questions are near-identical when their sets of character trigrams overlap by more than SIMILAR (Jaccard: common
-over all). Near-identical questions are never on both sides of a split into training and test.
+Two questions are near-identical when their sets of character trigrams overlap by more than SIMILAR (Jaccard index).
+Near-identical questions are never on both sides of a split into training and test.
 """
 import difflib
 import hashlib
@@ -20,13 +20,13 @@ LOOKS_ALIKE = 0.85                      # difflib's ratio of two role names
 
 # ------------------------------------------------------------------------------------------------ held out for the test
 def normalise(text):
-    """`text` in lower case, without punctuation, with single blanks."""
+    """`text` in lower case, without punctuation, with single spaces."""
     text = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(re.sub(r"[\W_]+", " ", text).split())
 
 
 def trigrams(text):
-    """The set of character trigrams of a normalised text, a blank on either side of it."""
+    """The set of character trigrams of a normalised text, with a space at each end."""
     padded = f" {normalise(text)} "
     return {padded[i:i + 3] for i in range(max(1, len(padded) - 2))}
 
@@ -34,8 +34,8 @@ def trigrams(text):
 def similar_pairs(sets):
     """Index pairs of sets whose Jaccard similarity is above SIMILAR, without comparing every pair.
 
-    Sets that overlap so much share one of their rarest elements: among the |s| - ceil(SIMILAR |s|) + 1 rarest of each
-    is a common one (prefix filtering, Chaudhuri et al. 2006).
+    Such sets share at least one of the |s| - ceil(SIMILAR |s|) + 1 rarest elements of each (prefix filtering,
+    Chaudhuri et al. 2006).
     """
     frequency = Counter(element for s in sets for element in s)
     seen_with = defaultdict(list)                                        # {element: earlier sets whose prefix has it}
@@ -51,7 +51,7 @@ def similar_pairs(sets):
 
 
 def group_lines(lines):
-    """Lists of line indices that belong on one side: near-identical questions, and the exchanges of a conversation."""
+    """Lists of line indices that must stay on one side: near-identical questions, or turns of one conversation."""
     group = list(range(len(lines)))                                      # a forest: each line's parent
 
     def root(i):
@@ -119,8 +119,8 @@ def look_alikes(names):
 
 
 def choose_roles(samples, subset=""):
-    """{name: id} in order of first appearance; subset: only these names, as `split_names` reads them, or only the first
-    so many.
+    """{name: id} in order of first appearance; subset: only these names, as `split_names` reads them, or, for a number,
+    the first n.
 
     Raises ValueError for a name that no sample has.
     """
@@ -183,7 +183,7 @@ def roles_by_language(samples):
 
 
 def other_roles(samples, distance=1):
-    """For each sample the role so many places after its own among those of its language; None if that is its own."""
+    """For each sample the role `distance` places after its own among those of its language; None if that is its own."""
     roles = roles_by_language(samples)
     others = []
     for s in samples:
@@ -195,8 +195,8 @@ def other_roles(samples, distance=1):
 
 # ---------------------------------------------------------------------------------------------------- some of the lines
 def some_of_each(samples, n, seed):
-    """n random samples of each role in each split, one from each nth of its lines, so that a file that goes topic by
-    topic gives every topic its share. In the samples' order; all of a role that has no more than n."""
+    """n random samples of each role in each split, one from each n-th part of its lines, so that a file sorted by topic
+    contributes every topic. In the samples' order; all samples of a role that has at most n."""
     rng = random.Random(f"{seed}/subset")
     places = {}
     for i, s in enumerate(samples):

@@ -17,7 +17,7 @@ LLAMA2 = ("{% for m in messages %}{% if m['role'] == 'user' %}[INST]"
           "<<SYS>>\n{{ messages[0]['content'] }}\n<</SYS>>\n\n{% endif %}{{ m['content'] }}[/INST]"
           "{% elif m['role'] == 'assistant' %}{{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}")
 TEMPLATES = {
-    # "plain", "llama2" and "chatglm2" follow the authors' code, without its blanks around an answer
+    # "plain", "llama2" and "chatglm2" follow the authors' code, without its spaces around an answer
     "plain": "{% for m in messages %}{% if m['role'] == 'user' %}User: {{ m['content'] }}\nAssistant:"
              "{% elif m['role'] == 'system' %}{{ m['content'] }}\n"
              "{% else %}{{ m['content'] }}{{ eos_token }}\n{% endif %}{% endfor %}",
@@ -34,8 +34,8 @@ TEMPLATES = {
               "{{ m['content'] }}<|eot_id|>{% endfor %}"
               "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}",
 }
-TODAY = datetime.date(2024, 7, 26)      # for templates that tell the date (Llama 3.2): prompts must not change by day
-CUT = "\ufdd0"                          # a code point that is no character: where a typed text is cut
+TODAY = datetime.date(2024, 7, 26)      # for templates that give the date (Llama 3.2): prompts must not change daily
+CUT = "\ufdd0"                          # a code point that is no character: marks where typed text is cut
 
 
 def find_template(folder, settings, name="auto"):
@@ -84,7 +84,7 @@ def compile_template(text):
 
 
 def template_with_default(text, system=None):
-    """A template's text for other engines: it tells our date, and opens with `system` where no system turn is given."""
+    """A template's text for other engines: with our fixed date, opening with `system` if no system turn is given."""
     before = ""
     if "date_string" in text:
         before += f'{{%- set date_string = "{TODAY:%d %b %Y}" -%}}\n'
@@ -115,7 +115,7 @@ class Tokenizer:
         self.inner = read_tokenizer(folder, settings)
         self.typed_special = special_token_pattern(self.inner.special_texts)
 
-        # the eos token: an id, a list of ids, or a text; the text wins, since the order of a list means nothing
+        # the eos token: an id, a list of ids, or a text; the text wins, since the order of a list has no meaning
         ids = settings.get("eos_token_id")
         if ids is None:
             ids = []
@@ -178,24 +178,24 @@ class Tokenizer:
         return ids
 
     def decode(self, ids):
-        """The text of token ids, without special tokens and blanks around it."""
+        """The text of token ids, without special tokens and surrounding whitespace."""
         return self.inner.decode(list(ids), skip_special_tokens=True).strip()
 
     # ---------------------------------------------------------------------------------------------------- prompts
     def render(self, turns, add_generation_prompt=False):
-        """The text of a conversation of (role, text) turns, special tokens and all."""
+        """The text of a conversation of (role, text) turns, special tokens included."""
         messages = [{"role": role, "content": self.cut(text)} for role, text in turns]
         return self.template.render(messages=messages, add_generation_prompt=add_generation_prompt, **self.token_texts)
 
     def sample_prompt(self):
-        """The text of one prompt: what a run notes down, to notice when the model's template changes under it."""
+        """The text of a sample prompt, which a run records to detect a later change of the model's template."""
         return self.render([("user", "Who are you?")], add_generation_prompt=True)
 
     def prompt(self, question, persona=None, history=()):
-        """Token ids of a prompt, the very ones that the template gives in any other engine.
+        """Token ids of a prompt, the same that the template gives in any other engine.
 
         persona: a text that says which role to play, the system turn; history: (question, answer) pairs of the
-        conversation so far. A template that refuses system turns gets the persona at the head of the first question.
+        conversation so far. If a template refuses system turns, the persona goes before the first question.
         """
         from jinja2 import TemplateError
         turns = []
@@ -210,7 +210,7 @@ class Tokenizer:
             turns[0] = ("user", f"{persona}\n\n{turns[0][1]}")
             text = self.render(turns, add_generation_prompt=True)
 
-        # template and typed text as one text, which is how other engines encode it; but cut where typed text is unsafe
+        # template and typed text as one text, as other engines encode it, but cut where typed text is unsafe
         ids = list(self.inner.prefix_ids)
         for piece in text.split(CUT):
             ids += self.inner.encode(piece, add_special_tokens=False).ids
@@ -234,7 +234,7 @@ def special_token_pattern(texts):
 def read_tokenizer(folder, settings):
     """The tokenizer of a model folder, in the interface of the `tokenizers` package.
 
-    special_texts: the texts of the tokens that a template may write; prefix_ids: what stands before every prompt.
+    special_texts: the texts of the tokens that a template may write; prefix_ids: the ids before every prompt.
     """
     if (folder / "tokenizer.json").is_file():
         import tokenizers
@@ -254,7 +254,7 @@ CHATGLM_SPECIAL = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop")         # their
 
 
 class SentencePiece:
-    """A `tokenizer.model` (ChatGLM2, Vicuna) behind those methods of the `tokenizers` package that are used here."""
+    """A `tokenizer.model` (ChatGLM2, Vicuna) with the methods of the `tokenizers` package that are used here."""
     def __init__(self, path, special_tokens):
         try:
             import sentencepiece

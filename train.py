@@ -3,19 +3,19 @@
     python train.py                                              the demo: tiny backbone, tiny data, minutes on a CPU
     python train.py --config configs/tiny.json [--any-key value]
     python train.py --model FOLDER_OR_ID --data FOLDER_OR_ID --language en --out runs/mine
-    python train.py --resume runs/mine [--epochs 6]              after a stop; or longer than it was planned
-    torchrun --nproc_per_node 8 train.py --config ...            many GPUs; only the trainable gradients travel
+    python train.py --resume runs/mine [--epochs 6]              after a stop, or longer than planned
+    torchrun --nproc_per_node 8 train.py --config ...            many GPUs; only adapter gradients are exchanged
 
 What has which precision, and where it is decided:
-    backbone: weights, activations              bf16 where the GPU has it, else fp32 (--precision); frozen   checkpoint
+    backbone: weights, activations              bf16 if the GPU has it, else fp32 (--precision); frozen      checkpoint
     forward pass                                autocast to the backbone's precision       HyperModel.active_roles
-    all that trains, AdamW, softmax, losses     fp32                                       here and losses.py
+    trainable: weights, gradients, AdamW        fp32, as softmax and losses are            here and losses.py
 A step whose loss or gradient is not finite is skipped, and logged as such; three in a row end the run. With fp16 the
 loss is scaled (GradScaler), whose first steps are often skipped while it finds its scale: there it takes twenty.
 
-Eq. 7's set I is a micro-batch: `batch_size` samples of one process, however many of them `grad_accum` and processes
-add up. The cross-entropy is divided by the supervised tokens of the whole step, so that 1 x 4 accumulated equals 4 x 1,
-and N processes do what one does with N times the `grad_accum`.
+Eq. 7's set I is a micro-batch: `batch_size` samples of one process, however many of them a step accumulates. The
+cross-entropy is divided by the supervised tokens of the whole step, so that 1 x 4 accumulated equals 4 x 1, and N
+processes do what one does with N times the `grad_accum`.
 """
 from console import counted, one_line_errors
 
@@ -101,7 +101,7 @@ def backward(model, batches, cfg, lam, scaler, supervised=None, num_micro_batche
 def fit(model, steps, cfg, run, resume, held_out=None):
     """The loop. Returns True when all steps are done, False when a signal ended it (after a checkpoint).
 
-    held_out: looks at test lines now and then (watch.HeldOut), if given.
+    held_out: a watch.HeldOut, which reads test lines every few steps, if given.
     """
     device = model.backbone.device
     rank, processes = world()
@@ -116,7 +116,7 @@ def fit(model, steps, cfg, run, resume, held_out=None):
     if cfg.compile:
         model.backbone.compile_blocks()
 
-    # the optimizer; the scaler is asked once, so that it has a scale even where no micro-batch is ours
+    # the optimizer; the scaler is called once, so that it has a scale even in a process without a micro-batch
     optimizer = torch.optim.AdamW(params, lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     scaler = torch.amp.GradScaler(device.type, enabled=cfg.precision == "fp16")
     scaler.scale(torch.zeros((), device=device))
@@ -144,7 +144,7 @@ def fit(model, steps, cfg, run, resume, held_out=None):
             stats = backward(model, batch.micro_batches, cfg, lam, scaler, batch.supervised, batch.num_micro_batches)
             stats = sum_over_processes(params if lam else without_projections, stats)
 
-            # clip and step; with found_inf, AdamW changes nothing where it is 1, and the host need not know
+            # clip and step; where found_inf is 1, AdamW changes nothing, and the host need not wait to know
             scaler.unscale_(optimizer)
             grad_norm = torch.nn.utils.clip_grad_norm_(params, cfg.max_grad_norm)
             optimizer.found_inf = (~(stats.sum() + grad_norm).isfinite()).float()
@@ -153,14 +153,14 @@ def fit(model, steps, cfg, run, resume, held_out=None):
             optimizer.zero_grad()
             done = step + 1
 
-            # stop? many processes have to ask one another at the same step
+            # stop? all processes have to agree at the same step
             log_now = done % cfg.log_every == 0
             stopping = False
             if log_now or processes == 1:
                 stopping = any_process(bool(stop_signals), device)
             save_now = stopping or done % cfg.save_every == 0 or done == steps.total
 
-            # log: the GPU is asked for its numbers only every few steps
+            # log: numbers are fetched from the GPU only every few steps
             log.add({"step": step, "lambda": lam, "lr": lr, **batch.counts}, batch.rows, stats, grad_norm)
             if log_now or save_now:
                 shown = log.flush()
@@ -168,7 +168,7 @@ def fit(model, steps, cfg, run, resume, held_out=None):
                     shown |= held_out.look(done)
                 bar.set_postfix(shown)
 
-            # save: after the log, so that what is saved has finite losses behind it
+            # save after the log, so that only steps with finite losses are saved
             if save_now:
                 rng_states = gather(rng_state(device))
                 if is_main:
@@ -206,7 +206,7 @@ def run_training(argv):
     print(f"{cfg.method} on {cfg.model}: {counted(len(roles), 'role')}, {cfg.device}, {cfg.precision}")
     print(describe_model(model))
     examples = encode(samples, roles, profiles, tokenizer, cfg, model.backbone.config)
-    steps = Steps(examples, cfg, tokenizer.eos_id, *world())         # raises what it may before a folder is made
+    steps = Steps(examples, cfg, tokenizer.eos_id, *world())         # raises its errors before a folder is made
     run = run_folder(cfg, resume, roles, profiles, examples, tokenizer.sample_prompt())
 
     # what to watch
@@ -227,10 +227,10 @@ def run_training(argv):
         finished = fit(model, steps, cfg, run, resume, held_out)
         leave()
 
-        # what was seen, and the scores
+        # the held-out summary, and the scores
         if on_gpu:
             print(f"the peak was {torch.cuda.max_memory_allocated(model.backbone.device) / GIB:.1f} GiB")
-            torch.cuda.empty_cache()                       # what training held is free for scoring
+            torch.cuda.empty_cache()                       # memory of training is free for scoring
         if held_out and held_out.summary():
             print(held_out.summary())
         if is_main and finished:
@@ -242,7 +242,7 @@ def run_training(argv):
 
 def save_and_score(model, tokenizer, run, roles, tests, read):
     """Writes the adapter of a finished run and its scores: answers to `tests`, likelihood of `read`, both test samples.
-    OSError says how to go on.
+    OSError says how to continue.
     """
     try:
         model.save(run)
@@ -265,7 +265,7 @@ def main():
     except SystemExit:
         if world()[0] == 0:
             raise
-        sys.exit(1)                                        # the first process has said why
+        sys.exit(1)                                        # the first process has printed why
 
 
 if __name__ == "__main__":

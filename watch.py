@@ -1,4 +1,4 @@
-"""What a person wants to know while a run trains: are the steps enough, and does it still learn or only memorise?"""
+"""Watching a run while it trains: are its steps enough, and does it still learn or only memorise?"""
 from console import counted
 
 import math
@@ -30,7 +30,7 @@ class HeldOut:
         self.seen = 0                                                    # steps // every, at the last look
 
     def look(self, step):
-        """What the progress bar shows after a step: the last nats, and at which step they were lowest."""
+        """What the progress bar shows after a step: the latest nats, and the step at which they were lowest."""
         if step // self.every > self.seen:
             self.seen = step // self.every
             self.model.eval()
@@ -60,7 +60,7 @@ class HeldOut:
 
 
 def read_looks(path):
-    """The looks of a held_out.jsonl; FileError if it is none."""
+    """The looks of a held_out.jsonl; FileError if it is not one."""
     looks = []
     for place, look in read_jsonl(path):
         with reading(place, '{"step", "nats"}'):

@@ -1,6 +1,6 @@
 """Talking to the characters of a run.
 
-    python chat.py                                               the finished run that the repository carries
+    python chat.py                                               the finished run in the repository
     python chat.py --run runs/demo --role "NAME"
 """
 from console import Parser, display_width, one_line_errors, pad, printable
@@ -65,7 +65,7 @@ class Conversation:
         self.prompt_name = self.title
 
     def blend(self, text):
-        """"A B 0.3": a mixture of two role embeddings, or of what else a method has for a role. Raises ValueError."""
+        """"A B 0.3": a mixture of two role embeddings, or of a method's other per-role weights. Raises ValueError."""
         roles = self.config["roles"]
         *words, weight = text.split()
         if len(words) < 2 or not re.fullmatch(r"0?\.\d+|[01](\.0*)?", weight):
@@ -82,23 +82,23 @@ class Conversation:
         self.prompt_name = pair[1] if share > 0.5 else pair[0]           # for methods with the role in the prompt
 
     def two_names(self, words):
-        """The two roles that a list of words names; ValueError says which name is none."""
+        """The two roles that a list of words names; ValueError names the unknown one."""
         roles = self.config["roles"]
         complaints = []
-        for i in range(1, len(words)):                                   # names may have blanks in them
+        for i in range(1, len(words)):                                   # names may contain spaces
             try:
                 return role_name(" ".join(words[:i]), roles), role_name(" ".join(words[i:]), roles)
             except ValueError as error:
                 complaints.append(error)
 
-        # where one of the two is right, the complaint is about the other
+        # if one of the two is right, the error is about the other
         for i, complaint in enumerate(complaints, 1):
             if " ".join(words[:i]).casefold() in map(str.casefold, roles):
                 raise complaint
         raise complaints[0]
 
     def answer(self, question):
-        """Streams the answer, and remembers it; the oldest turns go when the context is full."""
+        """Streams the answer, and remembers it; the oldest turns are dropped when the context is full."""
         language = self.language_of(self.prompt_name)
         if language != script(question):
             print(f"({self.title} was trained on {language} alone: do not expect sense from other questions)")
@@ -143,7 +143,7 @@ class Conversation:
 
 
 def follow(conversation, line):
-    """Does what a line asks for: a command, or a question to the current role."""
+    """Handles a line: a command, or a question to the current role."""
     command, _, rest = line.partition(" ")
     rest = rest.strip()
 
@@ -176,7 +176,7 @@ def chat(args):
     if sys.stdin is None:
         raise ValueError("the standard input is closed: there is nobody to talk to")
     conversation = Conversation(args)
-    sys.stdin.reconfigure(errors="replace")                              # a stray byte ends no conversation
+    sys.stdin.reconfigure(errors="replace")                              # a stray byte does not end the conversation
     with suppress(ImportError):                                          # where there is one, arrow keys edit the line
         import readline  # noqa: F401
     print(f"You are talking to {conversation.title}. {HELP}")

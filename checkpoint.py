@@ -57,7 +57,7 @@ def build(config, num_roles, device):
 
 
 def read_run(folder):
-    """The config of a run folder, its keys checked, what it lacks at its default, with "roles": {name: id}."""
+    """The config of a run folder: keys checked, missing ones at their defaults, and "roles": {name: id}."""
     folder = Path(folder)
     path = folder / "config.json"
     if not path.is_file():
@@ -77,7 +77,7 @@ def read_run(folder):
     with reading(path, "{role: id}, with the ids 0, 1, 2, ... in this order"):
         if not roles or json.dumps(list(roles.values())) != json.dumps(list(range(len(roles)))):
             raise ValueError(f"the ids are {one_line(list(roles.values()), 60)}")
-    config = resolve(Config(**keys | {"device": "auto"}))                # that of the run may not be here
+    config = resolve(Config(**keys | {"device": "auto"}))                # the run's may not exist here
     device = keys.get("device", "auto")
     return saved | vars(config) | {"device": device, "profiles": profiles, "roles": roles}
 
@@ -85,7 +85,7 @@ def read_run(folder):
 def load_run(folder, device="auto", compiled=False):
     """(model, tokenizer, config) of a run, ready to answer; config["roles"] is {name: id}.
 
-    Of a run that is not finished the newest checkpoint answers, which is said.
+    Of an unfinished run the newest checkpoint is loaded, and a line says so.
     """
     config = read_run(folder)
     model, tokenizer = build(config, len(config["roles"]), pick_device(device))
@@ -103,8 +103,8 @@ def load_run(folder, device="auto", compiled=False):
 
 
 def new_folder(out):
-    """`out`, or out-2, out-3, ... if that is not empty: nothing is ever overwritten. It gets an empty config.json, by
-    which every other process sees that it is taken."""
+    """`out`, or out-2, out-3, ... if that is not empty: nothing is ever overwritten. The folder gets an empty
+    config.json, which shows every other process that it is taken."""
     for n in itertools.count(1):
         path = Path(out if n == 1 else f"{out}-{n}")
         with suppress(FileExistsError):
@@ -118,7 +118,7 @@ def new_folder(out):
 
 @contextmanager
 def held(run):
-    """Keeps a run folder to this process while it trains; what a process that was killed left half-written goes."""
+    """Reserves a run folder for this process while it trains, and removes what a killed process left half-written."""
     with locked(run / "roles.json"):                     # a file that is written once
         for leftover in [*run.glob(".*.tmp"), *run.glob("checkpoint/.*.tmp")]:
             leftover.unlink(missing_ok=True)
@@ -131,7 +131,7 @@ MAY_CHANGE = {"model", "data", "out", "epochs", "max_steps", "device", "compile"
 
 
 def made_of(cfg, examples):
-    """Digests of what a training learns from and how: {"examples", "keys"}, for config.json."""
+    """Digests of a training's data and settings: {"examples", "keys"}, for config.json."""
     data = hashlib.sha256()
     for example in examples:
         data.update(np.array([example.role_id, example.prompt_len, *example.ids, -1], np.int32).tobytes())
@@ -141,14 +141,14 @@ def made_of(cfg, examples):
 
 def check_same(run, now):
     """ValueError unless a run was started with the examples and keys that `made_of` finds now."""
-    before = read_run(run).get("made_of", now)           # a run of an earlier version does not say
+    before = read_run(run).get("made_of", now)           # a run of an earlier version lacks it
     for what, value in now.items():
         if before.get(what) != value:
             raise ValueError(f"{run} was started with other {what}: undo the change, or start anew with another --out")
 
 
 def versions():
-    """What made a run: python, torch, and the git commit where there is one."""
+    """The versions that made a run: python, torch, and the git commit if there is one."""
     commit = None
     if shutil.which("git"):
         command = ["git", "-C", Path(__file__).parent, "rev-parse", "HEAD"]
@@ -169,7 +169,7 @@ def save_checkpoint(run, step, model, optimizer, scaler, rng_states):
     """Writes checkpoint/<step>.safetensors and then <step>.json, a seal with its checksum; keeps the last two.
 
     It holds the trainable tensors, AdamW's moments, the loss scale, and every process's random state; the order of the
-    data follows from the step. Raises OSError, with the old checkpoints whole, if it cannot be written (a full disk).
+    data follows from the step. Raises OSError, with the old checkpoints intact, if it cannot be written (a full disk).
     """
     folder = run / "checkpoint"
     folder.mkdir(exist_ok=True)
@@ -194,14 +194,14 @@ def save_checkpoint(run, step, model, optimizer, scaler, rng_states):
     except FloatingPointError as e:
         raise FloatingPointError(f"{e}; last good checkpoint: {newest(run)}. {ADVICE}") from None
 
-    # of the old ones the seal goes first
+    # of the old ones the seal is deleted first
     for old in sorted(folder.glob("*.json"))[:-CHECKPOINTS_KEPT]:
         old.unlink()
         old.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
 def load_checkpoint(run, model, optimizer, scaler, rank=0, processes=1):
-    """Restores the newest checkpoint whose seal fits and returns its step, or 0 if none was written yet.
+    """Restores the newest checkpoint whose seal matches and returns its step, or 0 if none was written yet.
 
     Raises ValueError if all are broken, or if it belongs to another model or another number of processes.
     """
@@ -219,7 +219,7 @@ def load_checkpoint(run, model, optimizer, scaler, rank=0, processes=1):
 
 
 def usable_checkpoints(run):
-    """Yields (path, seal) of the checkpoints whose seal fits, the newest first; prints which are broken."""
+    """Yields (path, seal) of the checkpoints whose seal matches, the newest first; prints which are broken."""
     for seal_path in sorted((run / "checkpoint").glob("*.json"), reverse=True):
         path = seal_path.with_suffix(".safetensors")
         try:
@@ -243,10 +243,10 @@ def load_unfinished(run, model):
 
 
 def lengthen(run, lengths, total):
-    """Records in a run's config.json that it goes on with other `lengths`, its "epochs" and "max_steps", if they are.
+    """Records new `lengths`, "epochs" and "max_steps", in a run's config.json, if they differ.
 
-    What they were, and up to which step, is kept under "lengthened". A finished adapter goes: the newest checkpoint has
-    it too. ValueError where the run is past `total`, the steps of the new length.
+    The old ones, and up to which step they held, are kept under "lengthened". A finished adapter is deleted: the newest
+    checkpoint has it too. ValueError if the run is past `total`, the steps of the new length.
     """
     config = json.loads((run / "config.json").read_text("utf8"))
     before = {key: config[key] for key in lengths}
@@ -276,7 +276,7 @@ def newest(run):
 
 
 def restore(path, model, optimizer, rank):
-    """Puts the tensors of a checkpoint back where they came from; FileError if they do not fit."""
+    """Restores the tensors of a checkpoint; FileError if they do not fit."""
     params = {}
     moments = {}
     tensors = read_trained(path)
@@ -314,9 +314,9 @@ def digest(path):
 
 # ------------------------------------------------------------------------------------------------------------- the log
 class MetricsLog:
-    """metrics.jsonl: a line per step. What the GPU knows is fetched for many steps at once, so that no step waits."""
+    """metrics.jsonl: a line per step. The GPU's values are fetched for many steps at once, so that no step waits."""
     def __init__(self, run, first_step, writes=True, max_skipped=3):
-        """Keeps the lines of the steps before `first_step`; writes: only one process of a run does; max_skipped: so
+        """Keeps the lines of the steps before `first_step`; writes: only one process of a run does; max_skipped: this
         many skipped steps in a row end the training."""
         self.run = run
         self.writes = writes
@@ -341,7 +341,7 @@ class MetricsLog:
         write_text(self.path, "".join(kept))
 
     def add(self, line, rows, stats, grad_norm):
-        """line: what the host knows of a step; rows: the examples it saw; stats: (2,) ce and contrastive loss."""
+        """line: what the host knows about a step; rows: the examples it saw; stats: (2,) ce and contrastive loss."""
         self.pending.append((line, rows, torch.cat((stats, grad_norm[None]))))
 
     def flush(self):
@@ -349,7 +349,7 @@ class MetricsLog:
 
         Raises FloatingPointError after `max_skipped` of them in a row.
         """
-        now = time.monotonic()                           # a clock that nobody sets back
+        now = time.monotonic()                           # a clock that is never set back
         tokens = sum(line["tokens"] for line, _, _ in self.pending)
         tokens_per_s = tokens / max(now - self.since, 1e-9)
         values = torch.stack([stats for _, _, stats in self.pending]).tolist()
@@ -371,7 +371,7 @@ class MetricsLog:
         return shown | {"tok/s": f"{tokens_per_s:.0f}"}
 
     def count_skipped(self, line, rows):
-        """Says that a step was skipped, and ends the training when too many in a row were."""
+        """Reports a skipped step, and ends the training after too many in a row."""
         if not line["skipped"]:
             self.skipped_in_a_row = 0
             return
@@ -387,7 +387,7 @@ class MetricsLog:
                                      f"{newest(self.run)}. {ADVICE}")
 
     def unseal(self, step):
-        """Takes the seal off every checkpoint from `step` on: with its weights the loss is not finite."""
+        """Removes the seal of every checkpoint from `step` on: with its weights the loss is not finite."""
         if self.writes:
             for seal in (self.run / "checkpoint").glob("*.json"):
                 if seal.stem >= f"{step:08d}":

@@ -23,11 +23,11 @@ class Config(AdapterConfig):
     # the experiment
     model: str = ""                     # backbone: Hugging Face folder or hub id
     data: str = ""                      # a JSONL file, or RoleBench: folder or hub id
-    language: Literal["en", "zh", "all", "other"] = "en"  # other: words between blanks; only for a JSONL file
-    role_subset: str = ""               # role names, comma-separated or as JSON, or a number: the first so many
+    language: Literal["en", "zh", "all", "other"] = "en"  # other: words between spaces; only for a JSONL file
+    role_subset: str = ""               # role names, comma-separated or as JSON, or a number n: the first n
     splits: tuple[str, ...] = ("general", "role_specific")
     generalization: Literal["instruction", "role"] = "instruction"  # English test: new questions, or new roles
-    samples_per_role: Count = 0         # training questions of a role in each split: so many by chance; 0: all
+    samples_per_role: Count = 0         # training questions of a role in each split, at random; 0: all
     answers: Literal["all", "first", "sampled"] = "all"  # of several to a question: all; the first; one per epoch
     out: str = "runs/demo"              # run folder
 

@@ -128,7 +128,7 @@ def load_own(path, language, part):
     """
     if language not in (*FOLDERS, "other"):
         raise ValueError(f"--language {language}: the lines of {path} are in one language; choose en, zh, or other "
-                         f"(words between blanks)")
+                         f"(words between spaces)")
     is_test = []
     samples = []
     for place, record in read_jsonl(path):

@@ -37,7 +37,7 @@ Size = Annotated[int, 1, 10 ** 6]       # type, least, most: config.py checks th
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What a Hyper Model is made of; the defaults are those of the authors' code for 7B backbones."""
+    """The settings of a Hyper Model; the defaults are those of the authors' code for 7B backbones."""
     method: Literal[tuple(METHODS)] = "hycora"
     num_roles: Size = 1
     rank: Size = 8                      # r
@@ -174,7 +174,7 @@ def gated_weights(linears, factor, active, gate_inputs):
 class HyperModel(nn.Module):
     """The paper's Hyper Model: backbone + adapters + contrastive projections. All but the backbone trains, in fp32.
 
-    Any backbone will do that has `layers`, `hidden_states`, `lm_head`, `dtype`, `device` and `config.hidden_size`.
+    Any backbone works that has `layers`, `hidden_states`, `lm_head`, `dtype`, `device` and `config.hidden_size`.
     """
     def __init__(self, backbone, config):
         """Adapts `backbone` in place. Raises ValueError for an unknown method or target module."""
@@ -277,7 +277,7 @@ class HyperModel(nn.Module):
     def read_by(self, reader, input_ids, role_ids):
         """Hidden states (B * T, C), without a gradient, of responses that their role does not read itself.
 
-        reader: "other", the next role by id; "backbone", nobody. The paper reads a response as its own role, so that
+        reader: "other", the next role by id; "backbone", no role. The paper reads a response as its own role, so that
         e_t of Eq. 5 also says which A was active; here it can say only what is in the text.
         """
         if reader == "backbone":
@@ -292,7 +292,7 @@ class HyperModel(nn.Module):
 
     # ---------------------------------------------------------------------------------------------------- save and load
     def trainable(self):
-        """{name: parameter} of all that trains."""
+        """{name: parameter} of all trainable parameters."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def save(self, folder):

@@ -1,4 +1,4 @@
-"""BLEU, ROUGE, distinct-n and the bootstrap, without torch: what an answer is worth beside its references.
+"""BLEU, ROUGE, distinct-n and the bootstrap, without torch: answers against their references.
 
 BLEU-4 and ROUGE are the paper's: sentence BLEU with nltk's smoothing method 3 and the F of the `rouge` package, best
 reference per metric, Chinese by character.
@@ -14,8 +14,8 @@ METRICS = ("bleu4", "rouge1", "rouge2", "rougeL")
 
 # --------------------------------------------------------------------------------------------------------------- words
 def tokenize_words(text, language):
-    """Chinese: every character but white space. Other languages: what stands between blanks. English: as nltk's
-    word_tokenize in nearly all cases, with sentences cut after [.!?] and a blank where nltk asks its Punkt model;
+    """Chinese: every character but white space. Other languages: the words between spaces. English: as nltk's
+    word_tokenize in nearly all cases, with sentences cut after [.!?] and a space, where nltk uses its Punkt model;
     corpus BLEU on RoleBench differs by less than 0.01."""
     if language == "zh":
         return [character for character in text if not character.isspace()]
@@ -138,7 +138,7 @@ def f_score(common, have, wanted):
 
 # ------------------------------------------------------------------------------------------------------ answers, means
 def contains_fact(answer, facts, language):
-    """Whether an answer has the words of one of the facts in a row, whatever their case and punctuation."""
+    """Whether an answer contains the words of one of the facts in sequence, ignoring case and punctuation."""
     pattern = r"\w" if language == "zh" else r"\w+"
 
     def words(text):
@@ -150,7 +150,7 @@ def score_answer(answer, references, language, facts=()):
     """{"bleu4", "rouge1", "rouge2", "rougeL"} of an answer in percent; of several references the best, per metric.
     With facts also "fact", 100 or 0.
 
-    English ROUGE takes the words between blanks, English BLEU those of `tokenize_words`, as in the authors' code.
+    English ROUGE takes the words between spaces, English BLEU those of `tokenize_words`, as in the authors' code.
     """
     def spaced(text):
         return " ".join(tokenize_words(text, "zh")) if language == "zh" else text
@@ -166,7 +166,7 @@ def score_answer(answer, references, language, facts=()):
 
 
 def distinct_n(answers, n):
-    """Distinct n-grams over all n-grams of the answers (lists of words); low means that they repeat themselves."""
+    """Distinct n-grams over all n-grams of the answers (lists of words); a low value means repetition."""
     counts = Counter()
     for words in answers:
         counts.update(ngrams(words, n))
@@ -176,7 +176,7 @@ def distinct_n(answers, n):
 def bootstrap(values, resamples=1000, seed=0):
     """95 % interval of the mean over test items, by drawing the items anew: (low, high) of values (n,) or (n, m).
 
-    On paired differences it says whether a difference could be due to these items; other seeds are not in it.
+    On paired differences it shows whether a difference could be due to these items; it does not cover other seeds.
     """
     values = np.asarray(values, dtype=float)
     n = len(values)
@@ -187,8 +187,8 @@ def bootstrap(values, resamples=1000, seed=0):
 def bootstrap_difference(a, b, resamples=1000, seed=0):
     """95 % interval of mean(a) - mean(b) by drawing test items and training seeds anew, together: (low, high).
 
-    a (S_a, n), b (S_b, n): runs by items; the items are paired, the runs are not. A side of one run stays that run. Few
-    runs make it somewhat too narrow: of S, their part of the variance is (S - 1) / S of what it should be.
+    a (S_a, n), b (S_b, n): runs by items; the items are paired, the runs are not. A side of one run stays that run.
+    With few runs it is somewhat too narrow: with S, their part of the variance is (S - 1) / S of what it should be.
     """
     rng = np.random.default_rng(seed)
     n = np.shape(a)[1]

@@ -1,6 +1,6 @@
 """Many processes: what torchrun starts, one per GPU. Without torchrun there is one, and nothing here does anything.
 
-Each process holds the whole model and trains on its share of a step's micro-batches. Only gradients travel.
+Each process holds the whole model and trains on its share of a step's micro-batches. Only gradients are exchanged.
 """
 import os
 import sys
@@ -26,7 +26,7 @@ def join():
 
 
 def leave():
-    """Ends the connection to the other processes, when all of them have come this far.
+    """Ends the connection to the other processes, once all of them have reached this point.
 
     A process that left early would close its sockets while another may still read from them.
     """
@@ -43,7 +43,7 @@ def world():
 
 
 def sum_over_processes(params, stats):
-    """Adds up the gradients of `params` and the step's losses over all processes: one message, all that travels.
+    """Adds up the gradients of `params` and the step's losses over all processes, in one message.
 
     Only parameters that have a gradient this step belong here: to AdamW a gradient of zeros is not the same as none.
     """
@@ -59,7 +59,7 @@ def sum_over_processes(params, stats):
 
 
 def any_process(flag, device):
-    """Whether `flag` is true in any process. All have to ask at the same step."""
+    """Whether `flag` is true in any process. All have to call it at the same step."""
     if world()[1] == 1:
         return flag
     votes = torch.tensor([float(flag)], device=device)

@@ -220,29 +220,46 @@ def lr_at(step, steps, peak, warmup=100):
     return peak * min(1, (step + 1) / warmup, 3 * (1 - step / steps) + 0.01)
 
 
-def write_backbone(folder, config, steps, init=None, rows=16, peak=2e-3, save_every=250):
-    """Trains the backbone with AdamW, the matrix products in bf16, and saves it; init: a folder to start from."""
+def optimizers_of(model, peak):
+    """Muon for the matrices of the blocks, AdamW for the embeddings and the norms, both at AdamW's learning rate."""
+    matrices = []
+    others = []
+    for name, p in model.named_parameters():
+        (matrices if p.dim() == 2 and "layers" in name else others).append(p)
+    return (torch.optim.Muon(matrices, lr=peak, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=peak, betas=(0.9, 0.98), weight_decay=0.01))
+
+
+def write_backbone(folder, config, steps, init=None, rows=16, peak=1e-3, save_every=250):
+    """Trains the backbone, the matrix products in bf16, and saves it; init: a folder to start from."""
     torch.manual_seed(0)
     tokenizer = Tokenizer(folder)
     model = Transformer(ModelConfig.from_hf(config))
     initialise(model, config["num_hidden_layers"])
     if init:
         transplant(model, tokenizer, init)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.05)
+    optimizers = optimizers_of(model, peak)
     batches = batches_of(random.Random(0), tokenizer, rows)
+
     bar = tqdm(range(steps), desc="backbone", mininterval=2)
     for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = lr_at(step, steps, peak)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr_at(step, steps, peak)
+
+        # cross-entropy of the answers
         input_ids, positions, targets = next(batches)
         with torch.autocast("cpu", torch.bfloat16):
             hidden = model.hidden_states(input_ids).flatten(0, 1)
             logits = model.lm_head(hidden[positions])
         loss = F.cross_entropy(logits.float(), targets)
-        optimizer.zero_grad()
+
+        # clip and step
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
 
         if step % 25 == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}")

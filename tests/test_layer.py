@@ -1,6 +1,7 @@
 """Eq. 4 and the Hyper Model: every method, mixed roles, peft as oracle, what is saved."""
 import copy
 import dataclasses
+import inspect
 
 import pytest
 import torch
@@ -9,12 +10,27 @@ from safetensors.torch import load_file, save_file
 
 from generate import Decoding, generate
 from hycora_layer import METHODS, AdapterConfig, HyperModel
+from hyper import HyperNetwork
 
 DIMS = dict(num_roles=4, rank=4, alpha=8, role_dim=8, layer_dim=8, hidden_dim=16, head_rank=4)
 
 
 def hyper_model(method, backbone=None, **changes):
     return HyperModel(backbone or small_backbone(), AdapterConfig(**DIMS | dict(method=method) | changes)).eval()
+
+
+def test_methods_and_sizes_are_the_papers_and_the_authors():
+    """The paper's methods, by the sources of A and B; the sizes of the authors' code for 7B backbones, in both places where they stand."""
+    assert METHODS == {"hycora": ("hyper", "shared"), "lora": ("shared", "shared"), "ind-lora": ("role", "role"), "neeko": ("gated", "gated"),
+                       "rsp-a-rsp-b": ("hyper", "hyper"), "mrs-a-rsp-b": ("shared", "hyper")}
+    config = AdapterConfig()
+    assert dataclasses.asdict(config) == dict(method="hycora", num_roles=1, rank=8, alpha=32.0, adapter_dropout=0.1, target_modules=(), role_dim=128,
+                                              layer_dim=128, hidden_dim=512, num_blocks=2, head_rank=32, norm_input=True, norm_output=True)
+    for name, parameter in inspect.signature(HyperNetwork).parameters.items():
+        if parameter.default is not parameter.empty:
+            assert parameter.default == getattr(config, name), name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.rank = 4
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -37,6 +37,6 @@ def test_a_mutant_is_killed_by_a_test_that_fails_on_it_or_never_ends(tmp_path):
         assert survives("toy", text, [str(test)], timeout=1 if "while" in text else 60) == alive
 
 
-@pytest.mark.parametrize("args, message", [(["nothing"], "nothing has no tests here"), (["losses", "--lines", "9"], "--lines is '9'")])
+@pytest.mark.parametrize("args, message", [(["nothing"], "nothing has no tests here"), (["losses", "--lines", "9"], "--lines is '9'"), (["--timeout", "0"], "has to be positive")])
 def test_a_wrong_call_is_one_line(args, message):
     assert message in command("tools.mutants", *args, ok=False).stderr

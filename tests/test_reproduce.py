@@ -139,6 +139,8 @@ def test_rolegpt_is_scored_where_the_data_have_its_answers(tmp_path):
 
 def test_a_study_says_what_went_wrong(study, tmp_path):
     assert "there is no key" in study("--seeds", "1", "--lrr", "1") or "--lrr" in study("--seeds", "1", "--lrr", "1")
+    for wrong in (("--seeds", "0"), ("--seeds", "-1"), ("--jobs", "0")):
+        assert "have to be positive" in study(*wrong)
     assert not (tmp_path / "runs").exists()
     messages = study("--seeds", "2", "--only", "lora", "--data", str(tmp_path), "--jobs", "2").splitlines()
     assert len(messages) == 2 and all(f"lora/{n}.log" in message and "rolebench-zh" in message for n, message in enumerate(messages, 1))

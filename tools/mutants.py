@@ -122,6 +122,8 @@ def main():
     lines = re.fullmatch(r"(\d+)-(\d+)", args.lines)
     if not lines:
         raise ValueError(f"--lines is {args.lines!r}, but it has to be FIRST-LAST")
+    if args.timeout < 1:
+        raise ValueError("--timeout has to be positive")
     first, last = map(int, lines.groups())
     torch.set_num_threads(1)                                             # a fork has no threads but this one
 

@@ -153,6 +153,8 @@ def main():
         run = folder[at, variant] / str(seed)
         own = f"{study.arguments} {study.points[at]} {VARIANTS[variant]} --seed {seed} --out {shlex.quote(str(run))}"
         return run, shlex.split(own) + keys
+    if args.seeds == 0 or min(args.seeds or 1, args.jobs) < 1:
+        raise ValueError("--seeds and --jobs have to be positive")
     if unknown := only - set(study.points) - set(study.variants):
         raise ValueError(f"--only {', '.join(unknown)}: choose {', '.join([*study.points, *study.variants])}")
     for seed, (at, variant) in itertools.product(seeds, folder):     # seed by seed: the methods stay level

@@ -7,6 +7,8 @@ import pytest
 import torch
 from conftest import randomise, small_backbone
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from generate import Decoding, generate
 from hycora_layer import METHODS, AdapterConfig, HyperModel
@@ -97,6 +99,23 @@ def test_equation_four_by_hand():
         W = linear.base.weight + DIMS["alpha"] / DIMS["rank"] * linear.B @ made[b, 1]
         torch.testing.assert_close(out[b], x[b] @ W.t(), rtol=1e-4, atol=1e-5)
     assert torch.equal(linear(x), linear.base(x))       # no role is active any more
+
+
+def test_the_recomputation_of_a_block_ends_before_its_largest_product():
+    """In training W_0 x is the last product of a linear and keeps nothing, so activation checkpointing does not make it again."""
+    factors = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func.overloadpacket.__name__ in ("mm", "addmm", "addmm_"):
+                factors.append(tuple(args[-1].shape))
+            return func(*args, **kwargs or {})
+    model = hyper_model("hycora").train()
+    linear, x = model.adapted["down_proj"][0], torch.randn(2, 7, 80, requires_grad=True)
+    with model.active_roles(torch.tensor([1, 1])), Products():
+        checkpoint(linear, x, use_reentrant=False).sum().backward()
+    forward, backward = (80, 48), (48, 80)                               # W_0 transposed, and W_0
+    assert factors.count(forward) == factors.count(backward) == 1 and factors.count((80, 4)) == 2        # A x is made again, for the gradient of B
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -108,8 +108,6 @@ def rouge(answer, reference):
     counts: n-grams as sets, sentences cut at ".", ROUGE-L over the union of all sentence pairs. Only periods: 0."""
     answer_sentences = [sentence.split() or [""] for sentence in answer.split(".") if sentence]
     reference_sentences = [sentence.split() or [""] for sentence in reference.split(".") if sentence]
-    if not answer_sentences or not reference_sentences:
-        return {"rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0}
     answer_words = sum(answer_sentences, [])
     reference_words = sum(reference_sentences, [])
 

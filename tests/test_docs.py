@@ -12,7 +12,7 @@ from conftest import ROOT
 
 import train
 from arguments import read_config
-from checkpoint import load_run
+from checkpoint import digest, load_run
 from data import load_test_samples
 from hycora_layer import METHODS, AdapterConfig, HyperModel
 from likelihood import reference_nll
@@ -88,6 +88,11 @@ def test_the_figures_are_what_the_tool_draws(draw):
     path = figures.FOLDER / f"{draw.__name__}.svg"
     assert path.read_text("utf8") == str(draw()), "stale: python -m tools.figures"
     ElementTree.parse(path)
+
+
+def test_the_similarities_are_those_of_the_run_that_the_repository_carries():
+    text = (figures.FOLDER / "similarity.svg").read_text("utf8")
+    assert digest(ROOT / "tiny/run/adapter.safetensors") in text, "stale: python -m tools.figures --run tiny/run"
 
 
 def test_every_text_of_a_figure_is_inside_it():

@@ -4,7 +4,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from checkpoint import build, load_run
+from checkpoint import build, digest, load_run
 from data import load_test_samples
 from likelihood import reference_nll
 from selection import other_roles
@@ -34,10 +34,12 @@ def similarity(run):
     torch.manual_seed(config["seed"])
     untrained, _ = build(config, len(config["roles"]), "cpu")
 
-    return draw(list(config["roles"]), {
+    svg = draw(list(config["roles"]), {
         "before training": similarities(untrained.eval(), tokenizer, config, samples, own),
         "after training": similarities(model, tokenizer, config, samples, own),
         "read as another role": similarities(model, tokenizer, config, samples, others)})
+    svg.parts.append(f"<!-- drawn from an adapter.safetensors with SHA-256 {digest(run / 'adapter.safetensors')} -->")
+    return svg
 
 
 def draw(names, parts):

@@ -2,8 +2,9 @@
 
     python -m tools.check_data DIR_OR_JSONL [--language zh] [--tokenizer FOLDER_OR_ID] [--generalization role]
 
-A leak is a test line that training gives away: it has the same role, question and answer; or the same role and
-question; or the same question under another role. RoleBench's own split has all three. Exit code 1 if a line is broken.
+A leak is a test line that also occurs in the training data: with the same role, question and answer; with the same role
+and question; or with the same question under another role. RoleBench's own split has all three. Exit code 1 if a line
+is broken.
 """
 from console import Parser, one_line_errors, pad
 

@@ -1,4 +1,4 @@
-"""Runs side by side, and whether their differences are more than the luck of the test items.
+"""Runs side by side, and whether their differences exceed what the choice of test items explains.
 
     python -m tools.compare --runs runs/lora runs/hycora-1 runs/hycora-2 [--per-role] [--format markdown|json]
     python -m tools.compare --runs runs/ind-lora runs/hycora --table 3             # in the shape of the paper's
@@ -7,11 +7,11 @@ A row is a method on a split: runs that differ only in their seed are one row, t
 first is the one that the others are compared with; the untouched backbone is added if the first run's folder has its
 answers to the same items. A .jsonl in the form of predictions.jsonl (a service's answers, say) may stand for a run.
 
-First comes the likelihood of the references, if it was measured (tools/likelihoods.py). Where the data say which words
-make an answer right, "fact" is the percent of right answers, and each kind of knowledge that they name is a row.
+First comes the likelihood of the references, if it was measured (tools/likelihoods.py). Where the data list the words
+of a right answer, "fact" is the percentage of right answers, and each kind of knowledge that they name is a row.
 
-The interval of a difference is a bootstrap that draws test items and seeds anew, together: it says how far another
-draw of questions and other seeds could move it. Of a single seed it knows the questions alone.
+The interval of a difference is a bootstrap over test items and seeds together: it shows how far other questions and
+other seeds could move it. With a single seed it covers the questions only.
 """
 from console import Parser, one_line_errors, render_table
 
@@ -33,7 +33,7 @@ from tools.likelihoods import compare_likelihoods, file_beside, likelihood_table
 
 TITLES = {"bleu4": "BLEU-4", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "fact": "fact"}
 
-FEW_ITEMS = 30                          # a bootstrap of fewer is too sure of itself: no *
+FEW_ITEMS = 30                          # a bootstrap of fewer is overconfident: no *
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Run:
     """A scored run: `scores` has a row of METRICS and "fact" (NaN without one) for each of `items`, which are
     (split, role, question, kind) in sorted order."""
     name: str
-    identity: str                       # what it has in common with the runs that differ only in their seed
+    identity: str                       # equal for runs that differ only in their seed
     seed: int | None
     items: list
     scores: np.ndarray
@@ -52,7 +52,7 @@ class Run:
 
 
 def name_of(config):
-    """The method as the paper's tables call it, and whether the prompt does what it does not do by default."""
+    """The method as the paper's tables call it, and a note if the prompt is not the method's default."""
     sources = METHODS[config["method"]]
     name = config["method"] + (" w/o HCL" if "hyper" in sources and not config["lambda_max"] else "")
     if config["role_in_prompt"] != (set(sources) == {"shared"}):
@@ -90,7 +90,7 @@ def read_predicted(path):
     with reading(path / "adapter.safetensors", "a run's adapter"):
         with safe_open(path / "adapter.safetensors", framework="np") as file:
             trainable = sum(int(np.prod(file.get_slice(key).get_shape())) for key in file.keys())
-    metrics = path / "metrics.jsonl"                       # which a role added later does not leave
+    metrics = path / "metrics.jsonl"                       # which a run with a role added later lacks
     with reading(metrics, 'lines of metrics, with "tokens_per_s"'):
         speeds = [float(line["tokens_per_s"]) for _, line in read_jsonl(metrics)] if metrics.is_file() else []
     items, scores, by = read_lines(path / "predictions.jsonl")

@@ -46,7 +46,7 @@ def read_records(path):
         with reading(place, FORMS):
             if not isinstance(record, dict):
                 raise ValueError("a JSON object is expected")
-            json.dumps(record, ensure_ascii=False, allow_nan=False).encode("utf8")       # can it be written again?
+            json.dumps(record, ensure_ascii=False, allow_nan=False).encode("utf8")       # can it be written back?
     return placed
 
 
@@ -59,7 +59,7 @@ def text_of(content):
 
 
 def conversation(record):
-    """[(speaker, text)] of a ShareGPT or OpenAI record; None where someone else than user, assistant or system speaks.
+    """[(speaker, text)] of a ShareGPT or OpenAI record; None if a turn is not of user, assistant or system.
 
     ValueError for a record of neither form.
     """
@@ -83,7 +83,7 @@ def exchanges(turns):
     answer = ""
     for speaker, text in [*turns, ("user", "")]:
         if speaker == "user" and answer:
-            if question:                                                 # an answer to nothing is a greeting
+            if question:                                                 # without a question it is a greeting
                 yield question, answer, list(history)
                 history.append([question, answer])
             question = answer = ""
@@ -110,7 +110,7 @@ def interpret(record, role, user):
 
 
 def convert(paths, role=None, user="User"):
-    """(lines, {role: profile}, what to tell the person) of files. ValueError names what cannot be read, and where."""
+    """(lines, {role: profile}, notes to print) of files. ValueError names what cannot be read, and where."""
     lines, profiles, notes = [], {}, Counter()
     for place, record in [placed for path in paths for placed in read_records(Path(path))]:
         with reading(place, FORMS):

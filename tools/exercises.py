@@ -5,8 +5,8 @@
     python -m tools.exercises --check learn --only "Eq. 7" --show     # and prints what its tests say
     python learn/train.py --config configs/tiny.json                  # when all are right: the demo, on your own code
 
-A blank keeps its docstring, its shapes and its comments. The project's own tests are the judges, and each exercise is
-judged with all others as in the project, so you choose the order. Nothing is kept twice: `ast` finds what to blank.
+A blank keeps its docstring, its shapes and its comments. The project's own tests judge each exercise with all
+others as in the project, so you choose the order. Nothing is kept twice: `ast` finds what to blank.
 """
 from console import one_line_errors, pad
 
@@ -26,7 +26,7 @@ from tools.source import ROOT, blank, find, named, tagged, transplant
 
 @dataclass(frozen=True)
 class Exercise:
-    """A function to write; `function` is module.name, empty where the tag of the equation says it."""
+    """A function to write; `function` is module.name, empty if the tag of the equation identifies it."""
     name: str
     tests: tuple
     function: str = ""

@@ -3,8 +3,8 @@
     python -m tools.export --run runs/demo --role "Count Dracula" --out DIR [--merge]
     python -m tools.export --run runs/demo --all --out DIR               # a folder for each role
 
-Beside the weights stands what serving needs: see tools/serving_files.py. What was written is read again and has to
-give the run's own logits before the tool says done.
+The files for serving are written beside the weights: see tools/serving_files.py. What was written is read again, and
+must give the run's own logits, before the tool reports success.
 """
 from console import Parser, one_line_errors
 

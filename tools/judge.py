@@ -4,9 +4,9 @@
     python -m tools.judge --a A.jsonl --b B.jsonl --judge local:FOLDER
 
 The files are predictions.jsonl of two runs. For each question and each of two criteria the judge sees both answers
-twice, in either order; only if it prefers the same answer both times has that answer won, all else is a tie. Verdicts
-are appended to --out as they arrive and never asked for twice. A service's key comes from OPENAI_API_KEY. A local
-judge, any backbone's folder, is asked which verdict it finds likelier.
+twice, in either order; an answer wins only if it is preferred both times, all else is a tie. Verdicts are appended to
+--out as they arrive and never asked for twice. A service's key comes from OPENAI_API_KEY. A local judge is any
+backbone's folder; its verdict is the likelier one.
 """
 from console import Parser, one_line_errors
 
@@ -94,7 +94,7 @@ def local(folder):
 
 
 def pairs(a, b, limit=0):
-    """What both files answered, as a list of dicts; at most `limit`, evenly spread. ValueError if that is nothing."""
+    """What both files answered, as a list of dicts; at most `limit`, evenly spread. ValueError if there is nothing."""
     mine, theirs = ({(p["split"], p["role"], p["question"]): p for p in read_predictions(path, trust=True)}
                     for path in (a, b))
     common = [dict(zip(("split", "role", "question"), key)) |

@@ -2,8 +2,8 @@
 
     python -m tools.memory --model FOLDER_OR_ID --roles 95 --batch-size 4 --length 512 [--checkpoint-activations]
 
-Counted on fake tensors (memory.py), so no GPU and no weights are needed. Beside it a GPU holds 0.5 to 1 GiB for CUDA
-itself, and the allocator loses a little: with --have, one GiB is kept for that.
+Counted on fake tensors (memory.py), so no GPU and no weights are needed. A GPU also holds 0.5 to 1 GiB for CUDA
+itself, and the allocator loses a little: with --have, one GiB is reserved for that.
 """
 from console import Parser, one_line_errors, render_table
 
@@ -47,8 +47,8 @@ def step_memory(args, model_config, adapter_config, rows):
 def largest_batch(measure, have):
     """The most rows with which measure(rows) stays within `have` bytes; 0 if even one does not.
 
-    Memory grows by about the same amount with each row: two measurements give a guess, which is lowered by what it is
-    too large until it fits.
+    Memory grows by about the same amount with each row: two measurements give a guess, which is lowered by its excess
+    until it fits.
     """
     one = measure(1).total()
     per_row = measure(2).total() - one

@@ -13,7 +13,7 @@ A mark in the text         what takes its place
     {{notebook 01 HEADING}}    a link to a notebook that names one of its sections
     {{figure NAME TEXT}}       a figure, if docs/figures has it
 
-A mark that names what does not exist is an error, so that the page cannot point at nothing.
+A mark that names something that does not exist is an error, so the page has no dead references.
 """
 from console import one_line_errors, render_table
 
@@ -83,7 +83,7 @@ def parameters(_):
     for method in METHODS:
         many = trainable(method, 95)
         one_more = trainable(method, 96) - many
-        few = many - 90 * one_more                                       # all of them are straight lines
+        few = many - 90 * one_more                                       # all of them are linear in the number of roles
         rows.append([f"`{method}`", f"{few / 1e6:,.2f} M", f"{many / 1e6:,.2f} M", f"{one_more:,}"])
     return render_table(rows, markdown=True)
 

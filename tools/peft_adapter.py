@@ -1,8 +1,8 @@
 """A role's LoRA weights as a peft adapter: what tools.export writes, and how it is checked.
 
 An adapter holds the role's A and B of every adapted linear under peft's names; alpha / r stays outside, in its config.
-What was written is read again and has to give the run's own logits: a loader that finds nothing under the names it
-expects (or no lora_alpha) does not complain, it answers as the untouched backbone.
+What was written is read again and must give the run's own logits: a loader that finds nothing under the names it
+expects (or no lora_alpha) does not complain, but answers as the untouched backbone.
 """
 import json
 from pathlib import Path

@@ -113,7 +113,7 @@ def mark(axes, row, metric, y, hollow=False):
     x, y = axes.at(mean, y)
     axes.svg.dot(x, y, kind_of(row["method"]), hollow)
 
-    # the line begins at the rim of the dot, and may be all hidden by it
+    # the line begins at the rim of the dot, and may be hidden by it
     text = f"{mean:.1f}"
     reach = 6
     if deviation is not None:

@@ -40,7 +40,7 @@ def matches(run, arguments):
 
 
 def make(run, arguments, threads):
-    """Trains and scores one run, as far as that is still to do. Returns None, or what went wrong."""
+    """Trains and scores one run, unless that is done already. Returns None, or what went wrong."""
     if (run / "config.json").is_file():
         if not matches(run, arguments):
             return f"{run} was made with other keys: move it away, or choose another --out"
@@ -52,7 +52,7 @@ def make(run, arguments, threads):
     print(f"train.py {shlex.join(arguments)}", flush=True)
     with open(f"{run}.log", "w") as log:
         done = subprocess.run([sys.executable, "train.py", *arguments], env=environment, stdout=log, stderr=log)
-    if not (run / "scores.json").is_file():                # (stopped by a signal, it ends well, but has not ended)
+    if not (run / "scores.json").is_file():                # (stopped by a signal, it exits with 0, unfinished)
         last = Path(log.name).read_text("utf8").splitlines()[-1:]
         return f"{run}.log: {' '.join(last)} (exit code {done.returncode})"
 
@@ -106,8 +106,8 @@ def rolegpt(config):
 
 
 def gather(folders, answers=()):
-    """What `compare` says of {variant: its runs} and of files of answers, and for each variant how distinct its roles
-    are and what it cost. Where there are answers of the backbone, those that training leaves are not shown too."""
+    """The result of `compare` for {variant: its runs} and files of answers, and for each variant how distinct its roles
+    are and what it cost. Given answers of the backbone, those that training wrote are left out."""
     paths, names = [], []
     for name, runs in folders.items():
         paths += runs
@@ -160,7 +160,7 @@ def main():
     for seed, (at, variant) in itertools.product(seeds, folder):     # seed by seed: the methods stay level
         if not only or only & {at, variant}:
             jobs.append(job(at, variant, seed))
-            parse_args(jobs[-1][1])              # better known before the first of them has trained
+            parse_args(jobs[-1][1])              # fails here, before the first of them has trained
     with ThreadPoolExecutor(args.jobs) as pool:
         threads = max(1, (os.cpu_count() or 1) // args.jobs)
         wrong = [w for w in pool.map(lambda job: make(*job, threads), jobs) if w]

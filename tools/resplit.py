@@ -1,8 +1,8 @@
-"""RoleBench split anew, so that no test question stands in training, nor one that is nearly the same.
+"""RoleBench split anew, so that no test question, nor a near-identical one, is in the training data.
 
     python -m tools.resplit --data ZenMoore/RoleBench --out rolebench-resplit [--share 0.14]
 
-RoleBench's own split leaks (python -m tools.check_data). Here its train and test lines are pooled, one line to a role
+RoleBench's own split leaks (python -m tools.check_data). Here its train and test lines are pooled, one line per role
 and question with all its distinct answers; near-identical questions are grouped (selection.py), and each group goes to
 one side as a whole, in the order of a hash of its questions: the same lines for everybody. In `general`, where all
 roles are asked the same, a question is grouped over all roles, so it is in the test for all of them or for none; a

@@ -1,4 +1,4 @@
-"""Work on many items in threads, each result kept in a JSONL as it comes: what was interrupted goes on where it was."""
+"""Work on many items in threads, each result written to a JSONL as it comes: an interrupted job continues there."""
 import json
 import os
 import queue
@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from files import FileError, locked, parse_json, to_json, writing
 
-GRACE = 60                              # seconds for results that are on their way when one has failed for good
+GRACE = 60                              # seconds for the pending results when one has failed for good
 
 
 def read_finished(path, keys):
@@ -33,8 +33,8 @@ def resumable_map(path, keys, items, work, workers=8):
     """[work(item)] for items, dicts; each result, which has the item's fields `keys`, is appended to a JSONL.
 
     Items that agree in `keys` with a line of the file are finished already, so an interrupted call can be repeated.
-    When one fails for good, no other is begun, and those that are on their way are kept. FileError for a file of
-    something else, ValueError if another process is at it.
+    When one fails for good, no other is begun, and the pending ones are kept. FileError for a file of
+    something else, ValueError if another process is writing it.
     """
     def key_of(item):
         return json.dumps([item[key] for key in keys])
@@ -55,10 +55,10 @@ def resumable_map(path, keys, items, work, workers=8):
 
 
 def map_in_threads(work, items, workers, title):
-    """Yields work(item) of items as they are done. An error is raised after what was on its way has been yielded.
+    """Yields work(item) of items as they are done. An error is raised after the pending results have been yielded.
 
-    The threads are daemons, which no end of the program waits for: they may wait for a network, but the program aborts
-    if one of them is inside of torch then. A single worker is no thread at all.
+    The threads are daemons, so the program does not wait for them at its end: they may be waiting for a network. But it
+    aborts if one of them is inside torch then. A single worker runs without a thread.
     """
     if workers == 1:
         yield from map(work, tqdm(items, title))

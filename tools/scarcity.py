@@ -2,9 +2,9 @@
 
     python -m tools.scarcity --runs runs/ind-lora runs/hycora
 
-The lead of the second run is how many nats per token fewer the references of a role cost it. If sharing helps where
-data are scarce, the lead is larger the fewer training lines a role has: Spearman's rank correlation over the roles is
-below 0. Its 95 % interval draws the roles anew.
+The lead of the second run is by how many nats per token it is better on a role's references. If sharing helps where
+data are scarce, the lead grows as a role has fewer training lines: Spearman's rank correlation over the roles is below
+0. Its 95 % interval resamples the roles.
 """
 from console import Parser, counted, one_line_errors, render_table
 
@@ -33,7 +33,7 @@ def role_means(run):
 
 
 def ranks(values):
-    """Ranks from 0, equal values sharing the mean of theirs."""
+    """Ranks from 0; equal values share their mean rank."""
     values = np.asarray(values, dtype=float)
     below = (values[:, None] > values).sum(1)
     equal = (values[:, None] == values).sum(1)
@@ -41,7 +41,7 @@ def ranks(values):
 
 
 def spearman(x, y):
-    """Spearman's rank correlation; NaN where one side is all equal."""
+    """Spearman's rank correlation; NaN if one side is constant."""
     a = ranks(x)
     b = ranks(y)
     a = a - a.mean()

@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 
 from files import reading
 
-HOPELESS = (300, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 422)  # statuses that asking again does not mend
+HOPELESS = (300, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 422)  # statuses for which a retry is useless
 MOST_BYTES = 4 * 2 ** 20                # of an answer
 
 
 def check_endpoint(url):
-    """The URL of a service, without a slash at its end; ValueError for one that is none, or that has a secret in it."""
+    """The URL of a service without a slash at its end; ValueError if it is invalid or contains a secret."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or not re.fullmatch("[\x21-\x7e]+", url):
         raise ValueError("an endpoint is a URL such as https://api.openai.com/v1")
@@ -33,7 +33,7 @@ def check_endpoint(url):
 
 
 def read_key():
-    """The key in OPENAI_API_KEY, or an empty text; ValueError, which does not show it, for what cannot be one."""
+    """The key in OPENAI_API_KEY, or an empty text; ValueError, which does not show it, for an invalid one."""
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not re.fullmatch("[\x21-\x7e]*", key):
         raise ValueError("OPENAI_API_KEY holds characters that no key has, such as blanks: set it anew")
@@ -41,7 +41,7 @@ def read_key():
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: it would carry the key, or the question, to a host that nobody has named."""
+    """Follows no redirect: it would carry the key, or the question, to a host that the user did not name."""
     def redirect_request(self, *_):
         """None, which makes the redirect an error."""
         return None
@@ -62,7 +62,7 @@ def post(url, body, key, seconds):
 
 
 def within(seconds, work):
-    """The result of work(); TimeoutError when it takes longer than this in all, whatever a service sends meanwhile."""
+    """The result of work(); TimeoutError if it takes longer than this in total, whatever a service sends meanwhile."""
     done = queue.SimpleQueue()
 
     def run():
@@ -81,8 +81,8 @@ def within(seconds, work):
 
 
 def chat_completion(url, model, messages, pauses=(1, 4, 15, 60), seconds=120, **options):
-    """What an OpenAI-compatible service answers to chat messages; asked again after each pause (seconds) while it is
-    busy, slow or down. seconds: of one answer, in all. ValueError when it will not answer."""
+    """What an OpenAI-compatible service answers to chat messages; retried after each pause (seconds) while it is
+    busy, slow or down. seconds: for one answer in total. ValueError when it will not answer."""
     url = check_endpoint(url)
     key = read_key()
     body = {"model": model, "messages": messages, **options}

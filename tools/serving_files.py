@@ -1,4 +1,4 @@
-"""What serving a role needs beside its weights; tools.export writes it into every folder.
+"""The files that serving a role needs beside its weights; tools.export writes them into every folder.
 
     chat_template.jinja       the prompt of training, for conversations as (role, content) messages
     generation_config.json    the tokens that end an answer
@@ -15,7 +15,7 @@ VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)         # what --max-lora-rank 
 
 
 def folder_names(roles):
-    """{role: a folder name of its own}: letters, digits, blanks, "-", "_" and "."; an id where that is not unique."""
+    """{role: a folder name of its own}: letters, digits, spaces, "-", "_" and "."; an id where that is not unique."""
     names = {}
     for role, number in roles.items():
         name = re.sub(r"[^\w .\-]", "_", role).strip(" .")
@@ -66,7 +66,7 @@ def write_serving_files(folder, role, tokenizer, config, rank=None):
     template = template_with_default(tokenizer.template_text, text)
     write_text(folder / "chat_template.jinja", template)
 
-    # a merged model's folder has the backbone's own files, which must not say otherwise
+    # a merged model's folder has the backbone's own files, which must not contradict these
     path = folder / "tokenizer_config.json"
     if path.is_file():
         write_json(path, json.loads(path.read_text("utf8")) | {"chat_template": template})

@@ -1,6 +1,6 @@
 """The studies that tools.reproduce runs: which methods, seeds and settings answer which question.
 
-docs/studies.md says for each what it asks, what it expects and what it costs, written before it was run.
+docs/studies.md gives the question, the expectation and the cost of each, written before it was run.
 """
 from dataclasses import dataclass, field
 
@@ -31,7 +31,7 @@ HCL = ("hycora w/o HCL", "hycora", *(name for name in VARIANTS if name.startswit
 class Study:
     """Every variant at every point with every seed; `arguments`, of train.py, are common to all of them.
 
-    shots: the untouched backbone is scored too, with so many training lines of the role in its prompt.
+    shots: the untouched backbone is scored too, with that many training lines of the role in its prompt.
     """
     arguments: str
     variants: tuple = ALL
@@ -43,7 +43,7 @@ class Study:
 REAL = "--config configs/smollm2-135m-en.json"
 CHINESE = "--config configs/qwen2.5-0.5b-zh.json"
 TINY = "--config configs/tiny.json"
-CPU = "--splits role_specific --lambda-start-epoch 0.2 --precision bf16"     # which wants AVX512-BF16 or AMX
+CPU = "--splits role_specific --lambda-start-epoch 0.2 --precision bf16"     # which needs AVX512-BF16 or AMX
 READ = "--score-limit 100 --likelihood-limit 10000"                         # few answers, every line's likelihood
 STUDIES = {
     # real models on two cores

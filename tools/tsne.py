@@ -3,9 +3,9 @@
     python -m tools.tsne --run runs/demo [--kind q_proj] [--out runs/demo/tsne.png]
 
 Needs matplotlib and scikit-learn. A point is the A (or B) of one role in one linear of the chosen kind; the paper draws
-ChatGLM2's query_key_value. The silhouette (-1 to 1; cosine, on the matrices themselves, not on the drawing) is a number
-for what the eye sees: above 0, a point is nearer to its own group than to the next. "Within a layer" first takes from
-each matrix the mean of its layer over all roles, which leaves what the roles differ in.
+ChatGLM2's query_key_value. The silhouette (-1 to 1; cosine, on the matrices themselves, not on the drawing) puts a
+number on what the picture shows: above 0, a point is nearer to its own group than to the next. "Within a layer" first
+subtracts from each matrix the mean of its layer over all roles, which leaves the differences between roles.
 """
 from console import Parser, one_line_errors
 

@@ -1,10 +1,10 @@
-"""Whether voice and facts last in a conversation: the same test questions as first, second, ... fifth turn.
+"""Whether voice and facts hold up in a conversation: the same test questions as first, second, ... fifth turn.
 
     python -m tools.turns --run runs/demo [--turns 5] [--questions 10]
 
-Each role is asked some of its test questions in conversations of so many turns, with its own answers as history. A
-group of questions is asked in every rotation, so that each question stands once at every turn: the rows differ in
-nothing but the turn. Writes turns.json into the run folder.
+Each role is asked some of its test questions in conversations of that many turns, with its own answers as history. A
+group of questions is asked in every rotation, so each question occurs once at every turn: the rows differ only in the
+turn. Writes turns.json into the run folder.
 """
 from console import Parser, one_line_errors, render_table
 

@@ -1,13 +1,13 @@
-"""Do the answers sound like their role? A classifier that knows roles by their characters' n-grams is asked.
+"""Do the answers sound like their role? A classifier of roles by character n-grams decides.
 
     python -m tools.voice --runs runs/demo runs/lora [--format markdown|json]
 
 For each split and language of the first run's data, a classifier learns roles from the training answers. Then it names
-the role of each test line, from the answers of each run and from texts that say what its accuracy is worth:
+the role of each test line, from the answers of each run and from texts that put its accuracy into perspective:
 
     ceiling         the references: how well voices can be told apart at all
-    question        the question alone: what an answer gives away by taking up the question
-    question, known the same by a classifier that learnt from training questions: all that the question gives away
+    question        the question alone: what an answer gives away by repeating the question
+    question, known the same with a classifier trained on training questions: all that the question gives away
     chance          always the role with most test lines
 
 `general` comes first, since all roles are asked the same there; a role-specific question often names its role. Wants

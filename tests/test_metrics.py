@@ -30,38 +30,6 @@ def sentence(language, n):
     return (" " if language == "en" else "").join(pick)
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_bleu_is_nltks(language):
-    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
-    for _ in range(1000):
-        answer, *references = (tokenize_words(sentence(language, random.choice((0, 1, 2, 3, 8, 20))), language) for _ in range(random.randint(2, 5)))
-        expected = sentence_bleu(references, answer, smoothing_function=SmoothingFunction().method3) if answer else 0.0
-        assert bleu4(answer, references) == pytest.approx(expected, abs=1e-9)
-
-
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_rouge_is_the_packages(language):
-    from rouge import Rouge
-    for _ in range(1000):
-        a, b = (" ".join(tokenize_words(s, "zh")) if language == "zh" else s
-                for s in (sentence(language, random.choice((0, 1, 2, 5, 20))) for _ in range(2)))
-        try:
-            expected = {k: v["f"] for k, v in Rouge().get_scores(a, b)[0].items()}
-        except ValueError:                                               # the package refuses empty texts
-            expected = {"rouge-1": 0, "rouge-2": 0, "rouge-l": 0}
-        ours = rouge(a, b)
-        for name, theirs in (("rouge1", "rouge-1"), ("rouge2", "rouge-2"), ("rougeL", "rouge-l")):
-            assert ours[name] == pytest.approx(expected[theirs], abs=1e-9), (a, b)
-
-
-def test_english_words_are_nltks_within_a_sentence():
-    from nltk.tokenize.destructive import NLTKWordTokenizer
-    for text in ("I don't know, matey; it's 3,500 miles (or 3.5) away!", "Well... who's there?", "They'll say: no -- never.",
-                 "Holmes can't, won't and shouldn't.", "Rock & roll costs $5, or 10%."):
-        assert tokenize_words(text, "en") == NLTKWordTokenizer().tokenize(text)
-    assert tokenize_words("One. Two! Three", "en") == ["One", ".", "Two", "!", "Three"]
-
-
 def test_metrics_by_hand():
     assert score_answer("俺老孙来也", ["俺老孙来也"], "zh") == pytest.approx({"rouge1": 100, "rouge2": 100, "rougeL": 100, "bleu4": 100}, abs=1e-4)
     assert score_answer("", ["x y"], "en") == {"rouge1": 0, "rouge2": 0, "rougeL": 0, "bleu4": 0}
@@ -70,16 +38,18 @@ def test_metrics_by_hand():
     assert score_answer("是" * 3000, ["是" * 2000 + "不"], "zh")["rougeL"] > 0    # the package dies of recursion here
 
 
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason="GPT-4's published answers are not here")
-@pytest.mark.parametrize("file, language, row, tolerance", [
-    ("zh-general", "zh", (37.02, 58.55, 36.53, 52.14), 0.011), ("zh-role_specific", "zh", (7.32, 35.57, 12.28, 23.06), 0.011),
-    ("en-role_specific", "en", (8.01, 32.04, 9.89, 28.83), 0.03)])
-def test_our_metrics_give_the_papers_gpt4_rows(file, language, row, tolerance, tmp_path):
-    out = tmp_path / "s.json"
-    command("eval", "--predictions", GOLDEN / f"{file}.jsonl", "--language", language, "--out", out)
-    (split,) = json.loads(out.read_text())["splits"].values()
-    got = [split["overall"][m] for m in ("bleu4", "rouge1", "rouge2", "rougeL")]
-    assert got == pytest.approx(row, abs=tolerance)
+def test_words_of_other_languages():
+    assert tokenize_words(" Don't stop.\n不要 停", "other") == ["Don't", "stop.", "不要", "停"]
+    assert tokenize_words(" 不要 停！a\t1", "zh") == list("不要停！a1")
+    assert score_answer("Don't.", ["Don't ."], "other")["bleu4"] == 0 < score_answer("Don't.", ["Don't ."], "en")["bleu4"]
+
+
+def test_english_words_are_nltks_within_a_sentence():
+    from nltk.tokenize.destructive import NLTKWordTokenizer
+    for text in ("I don't know, matey; it's 3,500 miles (or 3.5) away!", "Well... who's there?", "They'll say: no -- never.",
+                 "Holmes can't, won't and shouldn't.", "Rock & roll costs $5, or 10%."):
+        assert tokenize_words(text, "en") == NLTKWordTokenizer().tokenize(text)
+    assert tokenize_words("One. Two! Three", "en") == ["One", ".", "Two", "!", "Three"]
 
 
 @pytest.mark.parametrize("answer, facts, language, right", [
@@ -91,13 +61,6 @@ def test_a_fact_is_its_words_in_a_row(answer, facts, language, right):
     assert contains_fact(answer, facts, language) is right
     assert score_answer(answer, ["x"], language, facts)["fact"] == 100 * right
     assert "fact" not in score_answer(answer, ["x"], language)
-
-
-def test_distinct_n_by_hand():
-    line = dict(dict.fromkeys(METRICS, 1.0), language="en")
-    s = mean_scores([line | {"answer": "tea tea tea"}, line | {"answer": "tea now"}])
-    assert (s["length"], s["distinct1"], s["distinct2"]) == (2.5, 2 / 5, 2 / 3)
-    assert mean_scores([line | {"answer": ""}])["distinct2"] == 0
 
 
 def test_means_by_split_role_and_kind():
@@ -121,6 +84,18 @@ def test_means_by_split_role_and_kind():
     assert (overall["fact"], overall["n_facts"], overall["interval"]["fact"]) == (0, 1, [0, 0]) and "fact" not in found["general"]["roles"]["B"]
 
 
+def test_distinct_n_by_hand():
+    line = dict(dict.fromkeys(METRICS, 1.0), language="en")
+    s = mean_scores([line | {"answer": "tea tea tea"}, line | {"answer": "tea now"}])
+    assert (s["length"], s["distinct1"], s["distinct2"]) == (2.5, 2 / 5, 2 / 3)
+    assert mean_scores([line | {"answer": ""}])["distinct2"] == 0
+
+
+def test_bootstrap_of_constants_and_columns():
+    low, high = bootstrap(np.stack([np.full(50, 3.0), np.arange(50)], 1))
+    assert low[0] == high[0] == 3 and low[1] < 24.5 < high[1]
+
+
 def test_the_bootstrap_of_many_draws_has_the_normal_limits():
     values = np.linspace(-1, 1, 100)
     low, high = bootstrap(values + 5, resamples=40_000)
@@ -131,10 +106,28 @@ def test_the_bootstrap_of_many_draws_has_the_normal_limits():
     assert bootstrap_difference(a, b) == bootstrap_difference(a, b, resamples=1000, seed=0) != bootstrap_difference(a, b, seed=1)
 
 
-def test_bootstrap_of_constants_and_columns():
-    low, high = bootstrap(np.stack([np.full(50, 3.0), np.arange(50)], 1))
-    assert low[0] == high[0] == 3 and low[1] < 24.5 < high[1]
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_rouge_is_the_packages(language):
+    from rouge import Rouge
+    for _ in range(1000):
+        a, b = (" ".join(tokenize_words(s, "zh")) if language == "zh" else s
+                for s in (sentence(language, random.choice((0, 1, 2, 5, 20))) for _ in range(2)))
+        try:
+            expected = {k: v["f"] for k, v in Rouge().get_scores(a, b)[0].items()}
+        except ValueError:                                               # the package refuses empty texts
+            expected = {"rouge-1": 0, "rouge-2": 0, "rouge-l": 0}
+        ours = rouge(a, b)
+        for name, theirs in (("rouge1", "rouge-1"), ("rouge2", "rouge-2"), ("rougeL", "rouge-l")):
+            assert ours[name] == pytest.approx(expected[theirs], abs=1e-9), (a, b)
 
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_bleu_is_nltks(language):
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+    for _ in range(1000):
+        answer, *references = (tokenize_words(sentence(language, random.choice((0, 1, 2, 3, 8, 20))), language) for _ in range(random.randint(2, 5)))
+        expected = sentence_bleu(references, answer, smoothing_function=SmoothingFunction().method3) if answer else 0.0
+        assert bleu4(answer, references) == pytest.approx(expected, abs=1e-9)
 
 
 def test_bootstrap_of_items_and_seeds_together():
@@ -155,3 +148,14 @@ def test_bootstrap_of_items_and_seeds_together():
     assert [low, high] == pytest.approx(np.percentile(drawn, (2.5, 97.5)), abs=0.25 * variance ** 0.5)     # 4 standard errors
     assert (high - low) / 2 == pytest.approx(1.96 * variance ** 0.5, rel=0.15)
 
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="GPT-4's published answers are not here")
+@pytest.mark.parametrize("file, language, row, tolerance", [
+    ("zh-general", "zh", (37.02, 58.55, 36.53, 52.14), 0.011), ("zh-role_specific", "zh", (7.32, 35.57, 12.28, 23.06), 0.011),
+    ("en-role_specific", "en", (8.01, 32.04, 9.89, 28.83), 0.03)])
+def test_our_metrics_give_the_papers_gpt4_rows(file, language, row, tolerance, tmp_path):
+    out = tmp_path / "s.json"
+    command("eval", "--predictions", GOLDEN / f"{file}.jsonl", "--language", language, "--out", out)
+    (split,) = json.loads(out.read_text())["splits"].values()
+    got = [split["overall"][m] for m in ("bleu4", "rouge1", "rouge2", "rougeL")]
+    assert got == pytest.approx(row, abs=tolerance)

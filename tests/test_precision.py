@@ -1,6 +1,8 @@
 """Steps that are not finite, and what has to be computed in fp32: the loop itself, in this process."""
+import itertools
 import json
 import math
+import time
 from unittest.mock import patch
 
 import pytest
@@ -83,6 +85,14 @@ def test_a_process_without_a_micro_batch_takes_part_in_an_fp16_step(tmp_path):
         model = fit(tmp_path, "fp16", max_steps=1, rank=2, processes=3)
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["skipped"] is False
     assert all(p.isfinite().all() for p in model.trainable().values())
+
+
+def test_a_clock_that_is_set_back_makes_no_speed(tmp_path, monkeypatch):
+    """R6.26: it made 1.5e11 tokens a second."""
+    hours = itertools.count(10 ** 9, -3600)
+    monkeypatch.setattr(time, "time", lambda: next(hours))
+    fit(tmp_path)
+    assert all(0 < line["tokens_per_s"] < 1e7 for line in records(tmp_path / "metrics.jsonl"))
 
 
 # ------------------------------------------------------------------------------------------------ what is computed in fp32

@@ -317,6 +317,18 @@ def test_other_answers_are_judged_anew(service, tmp_path):
     assert "n = 2" in run_judge(*args).stdout and len(service.calls) == 8 + 4
 
 
+@pytest.mark.parametrize("broken", ['"x": "a"', '"verdict": "c"', '"verdict": []'])
+def test_a_collected_verdict_that_is_none_is_one_line(service, tmp_path, broken):
+    """A line without its "verdict" was a traceback, after all other calls were paid."""
+    args = [*files(tmp_path, 2), "--base-url", service.url, "--judge-model", "m"]
+    service.reply = lambda messages: "Verdict: 1"
+    run_judge(*args)
+    path = tmp_path / "verdicts.jsonl"
+    path.write_text(re.sub('"verdict": "[ab]"', broken, path.read_text(), count=1))
+    done = run_judge(*args, ok=False)
+    assert 'a "verdict" is none of a, b, tie and null' in done.stderr and len(service.calls) == 8
+
+
 def test_verdicts_are_parsed_strictly():
     good = {"Verdict: 1": "1", "because\nverdict: 2.": "2", "**Verdict:** tie": "tie", "Verdict: 1\n\n": "1"}
     assert {text: judge.parse(text) for text in good} == good

@@ -166,7 +166,7 @@ def main():
         return {n: item[n] for n in names} | {"verdict": won, "reply": reply}
     out = Path(args.out or Path(args.a).with_name("verdicts.jsonl"))
     verdicts = resumable_map(out, names, items, work, 1 if args.judge else 8)
-    if any(v.get("verdict") not in ("a", "b", "tie", None) for v in verdicts):
+    if any(v.get("verdict", "missing") not in ("a", "b", "tie", None) for v in verdicts):
         raise ValueError(f"{out}: a \"verdict\" is none of a, b, tie and null")
     print(f"{name} on A = {args.a} and B = {args.b}; verdicts in {out}")
     for criterion, t in tally(verdicts).items():

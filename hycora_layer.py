@@ -278,7 +278,8 @@ class HyperModel(nn.Module):
         """Hidden states (B * T, C), without a gradient, of responses that their role does not read itself.
 
         reader: "other", the next role by id; "backbone", no role. The paper reads a response as its own role, so that
-        e_t of Eq. 5 also says which A was active; here it can say only what is in the text.
+        e_t of Eq. 5 also shows which A was active. Read by "backbone", it can only show what is in the text; read by
+        "other", it still shows the role, which comes before the reader.
         """
         if reader == "backbone":
             return self.backbone.hidden_states(input_ids).flatten(0, 1)

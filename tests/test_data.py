@@ -132,13 +132,15 @@ def test_any_role_can_be_chosen_by_its_name():
             choose_roles(samples, subset)
 
 
-def test_missing_data():
+def test_missing_data(tmp_path):
     with pytest.raises(FileNotFoundError, match="RoleBench's layout"):
         load_rolebench(ROOT / "tests", "en")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         fetch_data("nobody/no-such-data")
     with pytest.raises(ValueError, match="en, zh or all"):
         load_rolebench(ROOT / "tiny/rolebench", "fr")
+    with pytest.raises(FileNotFoundError, match="--score-limit 0 trains without test lines"):
+        load_rolebench(tmp_path, "en", "test")
 
 
 def test_supervised_ids_are_exactly_response_and_stop(tokenizer):

@@ -14,8 +14,8 @@ from checkpoint import load_run
 from data import Sample, load_rolebench
 from files import write_jsonl
 from selection import some_of_each
+from tools import add_role, new_role
 from tools.compare import compare
-from tools.new_role import add_role, drift
 from tools.studies import Study
 
 
@@ -175,15 +175,15 @@ LINES = [{"question": f"{x}是什么？", "generated": [f"哈哈，{x}便是{x}�
 
 def test_a_new_role_learns_and_the_others_stay(runs, tmp_path):
     write_jsonl(tmp_path / "lines.jsonl", LINES)
-    keys = ["--lines", tmp_path / "lines.jsonl", "--language", "zh", "--steps", "30", "--device", "cpu"]
+    keys = ["--lines", tmp_path / "lines.jsonl", "--language", "zh", "--steps", "30", "--hold", "100", "--device", "cpu"]
     done = command("tools.add_role", "--run", runs / "hycora", "--role", " 猪八戒 ", "--out", tmp_path / "new", *keys).stdout
     assert "7 lines, 30 steps" in done and "1 line held back" in done and "times as long" in done
     (old, _, before), (new, tokenizer, after) = load_run(runs / "hycora", "cpu"), load_run(tmp_path / "new", "cpu")
     assert list(after["roles"]) == [*before["roles"], "猪八戒"] and new.config.num_roles == 3
     assert after["added_role"]["role"] == "猪八戒" and after["added_role"]["steps"] == 30
-    torch.testing.assert_close(new.hyper.role_embedding.weight[:2], old.hyper.role_embedding.weight, atol=0.05, rtol=0)
+    torch.testing.assert_close(new.hyper.role_embedding.weight[:2], old.hyper.role_embedding.weight, atol=0.3, rtol=0)  # no row is another
     with torch.no_grad():
-        moved = drift(new, old.hyper(torch.arange(2)), torch.arange(2))
+        moved = new_role.drift(new, old.hyper(torch.arange(2)), torch.arange(2))
         ids = torch.tensor([tokenizer.prompt("你是谁？")])
         assert 0 < moved < 1e-2 and not torch.equal(new(ids, torch.tensor([2])), new(ids, torch.tensor([0])))
     done = command("train", "--resume", tmp_path / "new", ok=False)
@@ -194,7 +194,7 @@ def test_a_new_role_learns_and_the_others_stay(runs, tmp_path):
 
 
 def test_the_step_with_the_likeliest_held_out_lines_is_kept(runs, monkeypatch):
-    from tools import new_role as module
+    monkeypatch.setattr(new_role, "SETTLE", 0)
     samples = [Sample("added", "new", line["question"], tuple(line["generated"]), "zh") for line in LINES]
     model, tokenizer, config = load_run(runs / "hycora", "cpu")
     nats = iter([3.0, 1.0, 2.0])
@@ -204,23 +204,40 @@ def test_the_step_with_the_likeliest_held_out_lines_is_kept(runs, monkeypatch):
         seen.append({name: p.clone() for name, p in model.hyper.state_dict().items()})
         return torch.tensor([next(nats)]), None
 
-    monkeypatch.setattr(module, "reference_nll", measure)
-    best = module.Best(samples[:1], 2)
-    add_role(model, tokenizer, config, "new", samples[1:], steps=6, best=best)
+    monkeypatch.setattr(add_role, "reference_nll", measure)
+    best = add_role.Best(samples[:1], 2)
+    new_role.add_role(model, tokenizer, config, "new", samples[1:], steps=6, best=best)
     assert (best.step, best.nats) == (4, 1.0)
     assert all(torch.equal(p, seen[1][name]) for name, p in model.hyper.state_dict().items())
     assert any(not torch.equal(p, seen[2][name]) for name, p in model.hyper.state_dict().items())
 
 
-def test_its_loss_falls_and_a_firmer_hold_moves_the_others_less(runs):
+def test_its_loss_falls_and_a_firmer_hold_moves_the_others_less(runs, monkeypatch):
+    monkeypatch.setattr(new_role, "SETTLE", 0)
     samples = [Sample("added", "new", line["question"], tuple(line["generated"]), "zh") for line in LINES]
     moved = {}
     for hold in (0.0, 1000.0):
         model, tokenizer, config = load_run(runs / "hycora", "cpu")
         torch.nn.init.normal_(model.adapted["down_proj"][0].B, std=0.05)                   # three steps leave B near zero
-        _, losses, moved[hold] = add_role(model, tokenizer, config, "new", samples, steps=40, hold=hold)
+        _, losses, moved[hold] = new_role.add_role(model, tokenizer, config, "new", samples, steps=40, hold=hold)
         assert losses[-1] < losses[0]
     assert moved[1000.0] < 0.1 * moved[0.0]
+
+
+def test_settling_brings_the_others_back_and_leaves_the_new_role(runs):
+    model, *_ = load_run(runs / "hycora", "cpu")
+    roles = torch.arange(3)
+    with torch.no_grad():
+        before = model.hyper(roles[:2])
+        new_role.add_embedding(model, seed=1)
+        for p in model.hyper.parameters():
+            p.add_(0.1 * p.std(correction=0) * torch.randn_like(p))
+        moved = new_role.drift(model, before, roles[:2])
+        learnt = model.hyper(roles)
+    new_role.settle(model, before, 60)
+    with torch.no_grad():
+        assert new_role.drift(model, before, roles[:2]) < 0.1 * moved
+        assert new_role.drift(model, learnt, roles[2:]) < 0.1 * moved
 
 
 @pytest.mark.parametrize("change, message", [

@@ -1,6 +1,6 @@
 """Adds a role to a finished run, from a few lines, and keeps the other roles as they are.
 
-    python -m tools.add_role --run runs/demo --role "Captain Nemo" --lines nemo.jsonl --out runs/nemo [--steps 100]
+    python -m tools.add_role --run runs/demo --role "Captain Nemo" --lines nemo.jsonl --out runs/nemo [--steps 60]
 
 A line: {"question": "...", "answer": "..."}; every fifth is held out, and the step at which those were likeliest is
 kept. How it trains: tools/new_role.py. For methods with a hyper-network.
@@ -8,14 +8,17 @@ kept. How it trains: tools/new_role.py. For methods with a hyper-network.
 from console import Parser, counted, one_line_errors
 
 import dataclasses
+import math
 import time
 from pathlib import Path
+
+import torch
 
 from checkpoint import load_run
 from data import parse_line
 from files import new_folder_at, read_jsonl, reading, write_json
 from likelihood import reference_nll
-from tools.new_role import Best, add_role
+from tools.new_role import add_role
 
 LOOKS = 20                              # at the held-out lines, in all steps
 
@@ -23,6 +26,29 @@ LOOKS = 20                              # at the held-out lines, in all steps
 def read_lines(path, role, language):
     """Samples of a JSONL file, all said by `role`."""
     return [parse_line(record | {"role": role}, "added", language, place) for place, record in read_jsonl(path)]
+
+
+class Best:
+    """The hyper-network's weights of the step at which held-out lines were likeliest."""
+    def __init__(self, samples, every):
+        """samples: the held-out lines; every: steps between looks at them."""
+        self.samples = samples
+        self.every = every
+        self.nats = math.inf
+        self.step = 0
+        self.weights = None
+
+    def look(self, step, model, tokenizer, config):
+        """After a step: measures and, if it is the best so far, keeps the weights."""
+        if step % self.every:
+            return
+        training = model.training
+        nats = reference_nll(model.eval(), tokenizer, config, self.samples)[0].nanmean().item()
+        model.train(training)
+        if nats < self.nats:
+            self.nats = nats
+            self.step = step
+            self.weights = {name: p.detach().clone() for name, p in model.hyper.state_dict().items()}
 
 
 def nearest_role(model, tokenizer, config, samples, role):
@@ -53,9 +79,9 @@ def main():
     parser.add_argument("--lines", required=True, help="JSONL of questions and the role's answers")
     parser.add_argument("--profile", default="", help="a description, for prompts that tell the role")
     parser.add_argument("--language", choices=("en", "zh", "other"), default="en")
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--hold", type=float, default=100.0, help="how firmly the other roles are held")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--lr", type=float, default=1e-2)
+    parser.add_argument("--hold", type=float, default=10.0, help="how firmly the other roles are held")
     parser.add_argument("--out", required=True, help="a new run folder")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
@@ -74,6 +100,7 @@ def main():
     with new_folder_at(args.out) as out:
         model, tokenizer, config = load_run(args.run, args.device)
         best = Best(held, max(1, args.steps // LOOKS)) if held else None
+        torch.manual_seed(config["seed"])
         start = time.monotonic()
         config, losses, moved = add_role(model, tokenizer, config, args.role, learnt, args.profile, args.steps, args.lr,
                                          args.hold, best)

@@ -16,113 +16,14 @@ other seeds could move it. With a single seed it covers the questions only.
 from console import Parser, one_line_errors, render_table
 
 import json
-import math
 import statistics
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
 
-from checkpoint import read_run
-from eval import read_predictions
-from files import read_jsonl, reading
-from hycora_layer import METHODS
-from metrics import METRICS, bootstrap_difference
-from tools.likelihoods import compare_likelihoods, file_beside, likelihood_tables, read_likelihood
-
-TITLES = {"bleu4": "BLEU-4", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "fact": "fact"}
-
-FEW_ITEMS = 30                          # a bootstrap of fewer is overconfident: no *
-
-
-@dataclass
-class Run:
-    """A scored run: `scores` has a row of METRICS and "fact" (NaN without one) for each of `items`, which are
-    (split, role, question, kind) in sorted order."""
-    name: str
-    identity: str                       # equal for runs that differ only in their seed
-    seed: int | None
-    items: list
-    scores: np.ndarray
-    by: str                             # what made it: run, data, seed, decoding
-    trainable: int | None = None
-    tokens_per_s: float | None = None
-    read: tuple | None = None           # (items, values) of `read_likelihood`
-
-
-def name_of(config):
-    """The method as the paper's tables call it, and a note if the prompt is not the method's default."""
-    sources = METHODS[config["method"]]
-    name = config["method"] + (" w/o HCL" if "hyper" in sources and not config["lambda_max"] else "")
-    if config["role_in_prompt"] != (set(sources) == {"shared"}):
-        name += " + role in prompt" if config["role_in_prompt"] else " - role in prompt"
-    if config["role_in_prompt"] and not config["profiles_in_prompt"]:
-        name += ", name only"
-    return name
-
-
-def read_lines(path):
-    """(items, scores, what made them) of a predictions.jsonl."""
-    lines = sorted(read_predictions(path, trust=True), key=lambda p: (p["split"], p["role"], p["question"]))
-    items = [(p["split"], p["role"], p["question"], p.get("kind", "")) for p in lines]
-    scores = [[p.get(metric, math.nan) for metric in TITLES] for p in lines]
-    return items, np.array(scores), str(lines[0].get("by", path))
-
-
-def read(path):
-    """The Run of a run folder or of a file of predictions, with its likelihoods, if they were measured."""
-    path = Path(path)
-    run = read_predicted(path)
-    likelihoods = file_beside(path if path.suffix == ".jsonl" else path / "predictions.jsonl")
-    if likelihoods.is_file():
-        run.read = read_likelihood(likelihoods)
-    return run
-
-
-def read_predicted(path):
-    """The Run of a run folder or of a file of predictions, without likelihoods."""
-    if path.suffix == ".jsonl":
-        return Run("backbone" if path.stem == "predictions_backbone" else path.stem, str(path), None, *read_lines(path))
-    config = read_run(path)
-    if not (path / "predictions.jsonl").is_file():
-        raise ValueError(f"{path} is not scored yet: python eval.py --run {path}")
-    with reading(path / "adapter.safetensors", "a run's adapter"):
-        with safe_open(path / "adapter.safetensors", framework="np") as file:
-            trainable = sum(int(np.prod(file.get_slice(key).get_shape())) for key in file.keys())
-    metrics = path / "metrics.jsonl"                       # which a run with a role added later lacks
-    with reading(metrics, 'lines of metrics, with "tokens_per_s"'):
-        speeds = [float(line["tokens_per_s"]) for _, line in read_jsonl(metrics)] if metrics.is_file() else []
-    items, scores, by = read_lines(path / "predictions.jsonl")
-    other = ("seed", "made_of", "out", "device", "python", "torch", "git_commit")
-    same = {k: v for k, v in config.items() if k not in other}
-    identity = json.dumps([same, by.rpartition("; ")[2] if "; " in by else ""], sort_keys=True)     # and the decoding
-    return Run(name_of(config), identity, config["seed"], items, scores, by, trainable,
-               statistics.median(speeds) if speeds else None)
-
-
-def grouped(paths, names=None):
-    """{name: [Run of each seed]}, in order; names: those of `paths`, in place of the methods'. ValueError unless all
-    answered the same items, each run its own seed."""
-    runs, groups = [read(path) for path in paths], {}
-    for run, name in zip(runs, names or []):
-        run.name = name
-    for path, run in zip(paths, runs):
-        if run.items != runs[0].items:
-            common = len(set(run.items) & set(runs[0].items))
-            raise ValueError(f"{path} answers {len(run.items)} test lines and {paths[0]} {len(runs[0].items)}, "
-                             f"{common} of them the same: score both on the same lines")
-        same_runs = groups.setdefault(run.identity, [])
-        if run.seed in [run.seed for run, _ in same_runs]:
-            raise ValueError(f"{path} is the same run as another one, seed {run.seed} and all")
-        same_runs.append((run, path))
-    names = [members[0][0].name for members in groups.values()]
-    result = {name if names.count(name) == 1 else f"{name} ({members[0][1]})": [run for run, _ in members]
-              for name, members in zip(names, groups.values())}
-    backbone = Path(paths[0]) / "predictions_backbone.jsonl"
-    if backbone.is_file() and (run := read(backbone)).items == runs[0].items:
-        result.setdefault(run.name, [run])
-    return result
+from metrics import bootstrap_difference
+from tools.compare_tables import paper_table, tables
+from tools.likelihoods import compare_likelihoods
+from tools.scored_runs import TITLES, grouped
 
 
 def selections(items, per_role):
@@ -206,67 +107,6 @@ def compare(paths, per_role=False, names=None):
     if likelihoods := likelihoods_of(groups, per_role):
         result["likelihood"] = likelihoods
     return result
-
-
-def tables(result):
-    """The tables of `compare` as lists of rows of text, headings first, likelihoods before all; * where an interval of
-    at least FEW_ITEMS items leaves 0 out."""
-    has_facts = any("fact" in r for r in result["rows"])
-    has_kinds = any(r["kind"] != "all" for r in result["rows"])
-    metrics = [m for m in TITLES if m != "fact" or has_facts]
-    titles = [TITLES[m] for m in metrics]
-    keys = ["split", "role", *(["kind"] if has_kinds else [])]
-
-    def score(r, metric):
-        """A mean over the items, with its deviation over the seeds."""
-        if metric not in r:
-            return "-"
-        return f"{r[metric]:.2f}" + (f" ± {r['std'][metric]:.2f}" if r["std"] else "")
-
-    def difference(d, metric):
-        """A difference with its interval."""
-        if metric not in d:
-            return "-"
-        low, high = d[metric]["interval"]
-        is_clear = not low <= 0 <= high and d["n"] >= FEW_ITEMS
-        return f"{d[metric]['difference']:+.2f} [{low:+.2f}, {high:+.2f}]" + (" *" if is_clear else "")
-
-    scores = [["method", *keys, "n", "seeds", *titles, "trainable", "tokens/s"]]
-    for r in result["rows"]:
-        cost = [f"{r['trainable']:,}" if r["trainable"] else "-",
-                f"{r['tokens_per_s']:.0f}" if r["tokens_per_s"] else "-"]
-        scores.append([r["method"], *(r[key] for key in keys), str(r["n"]), str(r["seeds"]),
-                       *(score(r, metric) for metric in metrics), *cost])
-
-    differences = [["difference, 95 % interval", *keys, *titles]]
-    for d in result["differences"]:
-        differences.append([f"{d['method']} - {d['minus']}", *(d[key] for key in keys),
-                            *(difference(d, metric) for metric in metrics)])
-    first = likelihood_tables(result["likelihood"], FEW_ITEMS) if "likelihood" in result else []
-    return first + [t for t in (scores, differences) if len(t) > 1]
-
-
-def paper_table(result, number):
-    """The rows of `compare` in the shape of the paper's Table 1 (or 2), 3 (ROUGE-L by role) or 5."""
-    cell = {(r["method"], r["split"], r["role"]): r for r in result["rows"] if r["kind"] == "all"}
-    methods, splits, roles = (list(dict.fromkeys(keys)) for keys in zip(*cell))
-
-    def show(method, split, role, metrics=METRICS):
-        row = cell.get((method, split, role))
-        return [f"{row[metric]:.2f}" if row else "-" for metric in metrics]
-
-    if number in (1, 2):
-        head = ["Models", *(f"{split} {TITLES[metric]}" for split in splits for metric in METRICS)]
-        return [head] + [[m, *sum((show(m, split, "all") for split in splits), [])] for m in methods]
-
-    pairs = [(m, split) for split in splits for m in methods]
-    if number == 3:
-        table = [["Methods", "Datasets", *roles[1:]]]
-        for pair in pairs:
-            table.append([*pair, *sum((show(*pair, role, ["rougeL"]) for role in roles[1:]), [])])
-        return table
-    table = [["Models", "Datasets", "BLEU-4", "ROUGE-L"]]
-    return table + [[*pair, *show(*pair, "all", ["bleu4", "rougeL"])] for pair in pairs]
 
 
 @one_line_errors("tools.compare")

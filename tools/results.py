@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from files import write_text
-from tools.compare import FEW_ITEMS
+from tools.compare_tables import FEW_ITEMS
 from tools.likelihoods import likelihood_tables
 from tools.tables import curve_table, difference_table, kind_table, score_table
 

@@ -1,5 +1,6 @@
 """The tables of README.md and RESULTS.md as rows of text, each from a point of results/STUDY.json."""
-from tools.compare import FEW_ITEMS, TITLES
+from tools.compare_tables import FEW_ITEMS
+from tools.scored_runs import TITLES
 
 
 def cell(mean_and_deviation):

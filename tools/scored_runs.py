@@ -1,0 +1,106 @@
+"""Scored runs as tools.compare reads them: run folders, or files of predictions, and the seeds that belong together."""
+import json
+import math
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+from checkpoint import read_run
+from eval import read_predictions
+from files import read_jsonl, reading
+from hycora_layer import METHODS
+from tools.likelihoods import file_beside, read_likelihood
+
+TITLES = {"bleu4": "BLEU-4", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "fact": "fact"}
+
+
+@dataclass
+class Run:
+    """A scored run: `scores` has a row of METRICS and "fact" (NaN without one) for each of `items`, which are
+    (split, role, question, kind) in sorted order."""
+    name: str
+    identity: str                       # equal for runs that differ only in their seed
+    seed: int | None
+    items: list
+    scores: np.ndarray
+    by: str                             # what made it: run, data, seed, decoding
+    trainable: int | None = None
+    tokens_per_s: float | None = None
+    read: tuple | None = None           # (items, values) of `read_likelihood`
+
+
+def name_of(config):
+    """The method as the paper's tables call it, and a note if the prompt is not the method's default."""
+    sources = METHODS[config["method"]]
+    name = config["method"] + (" w/o HCL" if "hyper" in sources and not config["lambda_max"] else "")
+    if config["role_in_prompt"] != (set(sources) == {"shared"}):
+        name += " + role in prompt" if config["role_in_prompt"] else " - role in prompt"
+    if config["role_in_prompt"] and not config["profiles_in_prompt"]:
+        name += ", name only"
+    return name
+
+
+def read_lines(path):
+    """(items, scores, what made them) of a predictions.jsonl."""
+    lines = sorted(read_predictions(path, trust=True), key=lambda p: (p["split"], p["role"], p["question"]))
+    items = [(p["split"], p["role"], p["question"], p.get("kind", "")) for p in lines]
+    scores = [[p.get(metric, math.nan) for metric in TITLES] for p in lines]
+    return items, np.array(scores), str(lines[0].get("by", path))
+
+
+def read(path):
+    """The Run of a run folder or of a file of predictions, with its likelihoods, if they were measured."""
+    path = Path(path)
+    run = read_predicted(path)
+    likelihoods = file_beside(path if path.suffix == ".jsonl" else path / "predictions.jsonl")
+    if likelihoods.is_file():
+        run.read = read_likelihood(likelihoods)
+    return run
+
+
+def read_predicted(path):
+    """The Run of a run folder or of a file of predictions, without likelihoods."""
+    if path.suffix == ".jsonl":
+        return Run("backbone" if path.stem == "predictions_backbone" else path.stem, str(path), None, *read_lines(path))
+    config = read_run(path)
+    if not (path / "predictions.jsonl").is_file():
+        raise ValueError(f"{path} is not scored yet: python eval.py --run {path}")
+    with reading(path / "adapter.safetensors", "a run's adapter"):
+        with safe_open(path / "adapter.safetensors", framework="np") as file:
+            trainable = sum(int(np.prod(file.get_slice(key).get_shape())) for key in file.keys())
+    metrics = path / "metrics.jsonl"                       # which a run with a role added later lacks
+    with reading(metrics, 'lines of metrics, with "tokens_per_s"'):
+        speeds = [float(line["tokens_per_s"]) for _, line in read_jsonl(metrics)] if metrics.is_file() else []
+    items, scores, by = read_lines(path / "predictions.jsonl")
+    other = ("seed", "made_of", "out", "device", "python", "torch", "git_commit")
+    same = {k: v for k, v in config.items() if k not in other}
+    identity = json.dumps([same, by.rpartition("; ")[2] if "; " in by else ""], sort_keys=True)     # and the decoding
+    return Run(name_of(config), identity, config["seed"], items, scores, by, trainable,
+               statistics.median(speeds) if speeds else None)
+
+
+def grouped(paths, names=None):
+    """{name: [Run of each seed]}, in order; names: those of `paths`, in place of the methods'. ValueError unless all
+    answered the same items, each run its own seed."""
+    runs, groups = [read(path) for path in paths], {}
+    for run, name in zip(runs, names or []):
+        run.name = name
+    for path, run in zip(paths, runs):
+        if run.items != runs[0].items:
+            common = len(set(run.items) & set(runs[0].items))
+            raise ValueError(f"{path} answers {len(run.items)} test lines and {paths[0]} {len(runs[0].items)}, "
+                             f"{common} of them the same: score both on the same lines")
+        same_runs = groups.setdefault(run.identity, [])
+        if run.seed in [run.seed for run, _ in same_runs]:
+            raise ValueError(f"{path} is the same run as another one, seed {run.seed} and all")
+        same_runs.append((run, path))
+    names = [members[0][0].name for members in groups.values()]
+    result = {name if names.count(name) == 1 else f"{name} ({members[0][1]})": [run for run, _ in members]
+              for name, members in zip(names, groups.values())}
+    backbone = Path(paths[0]) / "predictions_backbone.jsonl"
+    if backbone.is_file() and (run := read(backbone)).items == runs[0].items:
+        result.setdefault(run.name, [run])
+    return result

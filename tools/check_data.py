@@ -6,7 +6,7 @@ A leak is a test line that also occurs in the training data: with the same role,
 and question; or with the same question under another role. RoleBench's own split has all three. Exit code 1 if a line
 is broken.
 """
-from console import Parser, one_line_errors, pad
+from console import Parser, counted, one_line_errors, pad
 
 import sys
 from collections import Counter
@@ -65,8 +65,8 @@ def describe(name, samples, tokenizer):
     questions = [s.question for s in samples]
     answers = [answer for s in samples for answer in s.answers]
     roles = {s.role for s in samples}
-    yield (f"{name}: {len(samples)} lines, {len(set(questions))} questions, {len(answers)} answers, "
-           f"{len(roles)} roles")
+    yield (f"{name}: {counted(len(samples), 'line')}, {counted(len(set(questions)), 'question')}, "
+           f"{counted(len(answers), 'answer')}, {counted(len(roles), 'role')}")
 
     repeated_lines = len(samples) - len({(s.role, s.question) for s in samples})
     repeated_answers = len(answers) - len({(s.role, s.question, answer) for s in samples for answer in s.answers})

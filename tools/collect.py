@@ -5,7 +5,7 @@
 Each question is asked with its role's name and description as system prompt. The answers are appended as they arrive;
 the same command again asks only for those that are missing. The service's key comes from OPENAI_API_KEY.
 """
-from console import Parser, one_line_errors
+from console import Parser, counted, one_line_errors
 
 import sys
 
@@ -60,7 +60,7 @@ def main():
     """The command."""
     args = parse_args(sys.argv[1:])
     predictions = collect(args)
-    print(f"{len(predictions)} answers in {args.out}; score them with: "
+    print(f"{counted(len(predictions), 'answer')} in {args.out}; score them with: "
           f"python eval.py --predictions {args.out} --language {args.language}")
 
 

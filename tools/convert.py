@@ -11,13 +11,13 @@
 Each answer of a conversation becomes a line, the turns before it its "history". What describes the role (a card's
 texts, the first system message) goes into NAME.profiles.json beside NAME.jsonl.
 """
-from console import Parser, one_line_errors
+from console import Parser, counted, one_line_errors
 
 import json
 from collections import Counter
 from pathlib import Path
 
-from files import FileError, claimed, reading, write_json, write_jsonl
+from files import FileError, claimed, read_jsonl, reading, write_json, write_jsonl
 from tools.character_card import card_in_png, read_card
 from tools.convert_authors import convert as convert_authors
 
@@ -33,12 +33,8 @@ def read_records(path):
     try:
         with reading(path, "JSON"):
             whole = json.loads(data)
-    except FileError:                                                    # not one JSON value: one a line?
-        placed = []
-        for number, line in enumerate(data.splitlines(), 1):
-            if line.strip():
-                with reading(f"{path}:{number}", "JSON"):
-                    placed.append((f"{path}:{number}", json.loads(line)))
+    except FileError:
+        placed = list(read_jsonl(path))
     else:
         records = whole if isinstance(whole, list) else [whole]
         placed = [(f"{path}[{i}]" if len(records) > 1 else str(path), record) for i, record in enumerate(records)]
@@ -141,12 +137,14 @@ def main():
         if len(args.data) > 1 or args.role:
             raise ValueError("--data takes one folder, of the authors' files, or files; their lines name the roles")
         return convert_authors(args.data[0], args.out)
+
     out, profiles_out = Path(args.out), Path(args.out).with_suffix(".profiles.json")
     with claimed(out, profiles_out):
         lines, profiles, notes = convert(args.data, args.role, args.user)
         write_jsonl(out, lines)
         write_json(profiles_out, profiles)
-    print("\n".join([*notes, f"{out}: {len(lines)} lines; {profiles_out}: {len(profiles)} descriptions"]))
+    notes.append(f"{out}: {counted(len(lines), 'line')}; {profiles_out}: {counted(len(profiles), 'description')}")
+    print("\n".join(notes))
 
 
 if __name__ == "__main__":

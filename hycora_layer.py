@@ -72,7 +72,6 @@ class AdaptedLinear(nn.Module):
 
         for factor, source in zip("AB", sources):
             if source == "hyper":
-                self.register_parameter(factor, None)
                 continue
             shape = self.shapes[factor]
             if source != "shared":

@@ -123,7 +123,7 @@ class Tokenizer:
             ids = [ids]
         eos = token_text(settings.get("eos_token"))
         if not eos and not ids:
-            raise ValueError(f"{folder}: neither tokenizer_config.json nor config.json names an eos token")
+            raise ValueError("neither tokenizer_config.json nor config.json names an eos token")
         if not all(type(token_id) is int and token_id >= 0 for token_id in ids):
             raise ValueError(f"eos_token_id is {ids}: ids are 0, 1, 2, ...")
         self.eos_id = self.special(eos) if eos else ids[0]

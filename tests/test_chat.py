@@ -1,4 +1,5 @@
 """chat.py: names, blends and interruptions; the whole conversation is in test_train.py."""
+import io
 from types import SimpleNamespace
 
 import pytest
@@ -48,6 +49,21 @@ def test_ctrl_c_ends_the_answer_and_not_the_conversation(monkeypatch, capsys):
     talk = conversation()
     talk.answer("Who?")
     assert capsys.readouterr().out == "Jack: Ah ...\n" and talk.history == [("Who?", "Ah")]
+
+
+def test_a_conversation_begins_anew_and_ends_with_the_input(monkeypatch, capsys):
+    talk = conversation()
+    talk.history = [("Who?", "Jack.")]
+    monkeypatch.setattr(chat, "Conversation", lambda args: talk)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"/new\n/roles\n"), "utf8"))
+    chat.chat(None)
+    assert talk.history == [] and capsys.readouterr().out.splitlines()[1:] == ["Jack, Count Dracula, The Mad Hatter", ""]
+
+
+def test_a_question_in_another_language_than_the_roles_is_warned_of(monkeypatch, capsys):
+    monkeypatch.setattr(chat, "generate", lambda *_, **options: [[]])
+    conversation().answer("你是谁？")
+    assert "(Jack was trained on English alone: do not expect sense from other questions)" in capsys.readouterr().out
 
 
 def test_long_names_do_not_run_into_the_answers(monkeypatch, capsys):

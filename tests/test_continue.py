@@ -83,3 +83,10 @@ def test_a_chat_template_that_has_changed_since_the_training_is_noticed(finished
     (finished / "config.json").write_text(json.dumps(kept | {"prompt": "<|im_start|>system\n" + kept["prompt"]}))
     load_run(finished, "cpu")
     assert "tiny/backbone has another chat template now" in capsys.readouterr().out
+
+
+def test_a_finished_run_whose_checkpoints_are_broken_is_not_trained_anew(finished):
+    for path in (finished / "checkpoint").glob("*.safetensors"):
+        path.write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="has no usable checkpoint: start anew with another --out"):
+        train.run_training(["--resume", str(finished), "--max-steps", "7"])

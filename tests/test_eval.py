@@ -105,6 +105,11 @@ def test_tables_align_chinese_names():
     text = table({"splits": {"general": {"overall": s, "roles": {"孙悟空": s, "Jack": s}}}})
     assert "mean over roles" in text and "4.00" in text
 
+    # a role that one split lacks
+    after = {"splits": {"general": {"overall": s, "roles": {"Jack": s}}, "role_specific": {"overall": s, "roles": {"Jack": s, "孙悟空": s}}}}
+    (row,) = [line for line in table(after, after).splitlines() if line.startswith("孙悟空")]
+    assert row.split() == ["孙悟空", "-", "-", "4.0", "->", "4.0", "1.0", "->", "1.0"]
+
 
 @pytest.mark.parametrize("line, message", [('{"split": "general"}', ':1: "role" is missing'), ("{", "not JSON"), ("", "no prediction"),
                                            ('{"split": "g", "role": "A", "references": [], "answer": "x"}', "at least one"),

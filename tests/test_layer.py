@@ -88,6 +88,15 @@ def test_chatglm2_is_adapted_on_its_four_fused_linears_and_mixes_roles_in_a_batc
     assert generate(model, prompts, roles, {-5}, Decoding(12)) == alone
 
 
+def test_a_response_is_read_by_the_next_role_or_by_none():
+    model, ids, roles = randomise(hyper_model("hycora"), 0.05), torch.randint(97, (3, 9)), torch.tensor([2, 3, 0])
+    with torch.no_grad(), model.active_roles(torch.tensor([3, 0, 1])):
+        by_others = model.backbone.hidden_states(ids).flatten(0, 1)
+    assert torch.equal(model.read_by("other", ids, roles), by_others) and not model.read_by("other", ids, roles).requires_grad
+    by_none = model.backbone.hidden_states(ids).flatten(0, 1)
+    assert torch.equal(model.read_by("backbone", ids, roles), by_none) and not torch.allclose(by_none, by_others)
+
+
 def test_equation_four_by_hand():
     model = randomise(hyper_model("hycora"), 0.05)
     linear, x = model.adapted["down_proj"][1], torch.randn(2, 7, 80)

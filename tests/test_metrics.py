@@ -67,7 +67,7 @@ def test_means_by_split_role_and_kind():
     """By hand: every metric has numbers of its own, so that none is taken for another."""
     def line(split, role, kind, answer, number, **more):
         return {"split": split, "role": role, "kind": kind, "answer": answer} | {name: 10.0 * i + number for i, name in enumerate(METRICS)} | more
-    lines = [line("role_specific", "B", "town", "tea 茶", 3, fact=100.0), line("general", "A", "", "tea tea", 1, language="en"),
+    lines = [line("role_specific", "B", "town", "tea 茶", 3, fact=100.0), line("general", "A", "", "tea tea", 1, language="en", fact=100.0),
              line("general", "B", None, "俺 老孙", 4, language="zh"), line("general", "A", "own", "now", 2, fact=0.0)]
     found = aggregate(lines)
     assert list(found) == ["general", "role_specific"] and list(found["general"]["roles"]) == ["A", "B"]
@@ -81,7 +81,7 @@ def test_means_by_split_role_and_kind():
         assert overall[name] == pytest.approx(10 * i + 7 / 3)
         assert overall["interval"][name] == pytest.approx([10 * i + limit for limit in bootstrap(numbers)])
     assert (overall["n"], overall["length"], overall["distinct1"], overall["distinct2"]) == (3, 2, 5 / 6, 1)
-    assert (overall["fact"], overall["n_facts"], overall["interval"]["fact"]) == (0, 1, [0, 0]) and "fact" not in found["general"]["roles"]["B"]
+    assert (overall["fact"], overall["n_facts"], overall["interval"]["fact"]) == (50, 2, [0, 100]) and "fact" not in found["general"]["roles"]["B"]
 
 
 def test_distinct_n_by_hand():

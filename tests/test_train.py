@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from test_tools import CHATGLM2, LLAMA2, QWEN2
 
 import checkpoint
 import files
+import prepare
 import train
 from arguments import parse_args
 from batches import collate
@@ -512,3 +515,25 @@ def test_a_whole_run_then_score_and_chat(tmp_path):
     assert "did you mean Count Dracula" in wrong.stderr and len(wrong.stderr.splitlines()) == 1
     missing = run("--run", tmp_path / "none", script="eval", ok=False)
     assert "is not a run folder" in missing.stderr
+
+
+@pytest.mark.parametrize("fails, words", [("save", "full; its checkpoint is whole: go on with python train.py --resume r"),
+                                          ("score", "full; the run is whole: score it with python eval.py --run r")])
+def test_a_disk_that_is_full_at_the_end_loses_no_training(fails, words, monkeypatch):
+    def full(*_):
+        raise OSError("full")
+    model = SimpleNamespace(save=full if fails == "save" else lambda run: None, eval=lambda: None)
+    monkeypatch.setattr(train, "evaluate_before_after", full)
+    with pytest.raises(OSError, match=f"^{words}$"):
+        train.save_and_score(model, None, "r", {"A": 0}, ["a test line"], [])
+
+
+def test_of_many_lines_some_are_chosen_and_profiles_may_be_left_out(tmp_path):
+    write_rolebench(tmp_path, [(role, f"{role}{n}?", ["x"]) for role in "AB" for n in range(9)])
+    (tmp_path / "profiles-eng").mkdir()
+    (tmp_path / "profiles-eng/desc.json").write_text('{"A": "One."}')
+    cfg = resolve(Config(data=str(tmp_path), model="tiny/backbone", language="en", score_limit=0, samples_per_role=4))
+    samples, tests, roles, profiles = prepare.load_data(cfg)
+    assert Counter(s.role for s in samples) == {"A": 4, "B": 4} and tests == [] and roles == {"A": 0, "B": 1} and profiles == {"A": "One."}
+    *_, profiles = prepare.load_data(dataclasses.replace(cfg, profiles_in_prompt=False))
+    assert profiles == {}

@@ -16,6 +16,7 @@ from files import write_jsonl
 from selection import some_of_each
 from tools import add_role, new_role
 from tools.compare import compare
+from tools.gather import rolegpt
 from tools.studies import Study
 
 
@@ -125,12 +126,12 @@ def test_rolegpt_is_scored_where_the_data_have_its_answers(tmp_path):
     config = {"data": tmp_path, "language": "zh", "splits": ["general", "role_specific"], "generalization": "instruction"}
     tests = load_rolebench(tmp_path, "zh", "test", ("role_specific",))
     config["roles"] = {tests[0].role: 0}
-    assert reproduce.rolegpt(config) == []
+    assert rolegpt(config) == []
     mine = [s for s in tests if s.role in config["roles"]]
     lines = [(s.role, s.question, s.answers[0]) for s in tests] + [(mine[0].role, "a question of no test", "a")]
     lines[tests.index(mine[0])] = (mine[0].role, mine[0].question, "z")                  # one wrong answer
     write_rolebench(tmp_path, lines, "zh", part="rolegpt_baseline")
-    row, = reproduce.rolegpt(config)
+    row, = rolegpt(config)
     assert row["method"] == f"RoleGPT ({len(mine)} lines)" and row["split"] == "role_specific"
     assert row["rougeL"] == pytest.approx(100 * (len(mine) - 1) / len(mine), abs=1e-4)
     both = results.score_table({"rows": [{**row, "method": "hycora", "split": "general"}, row], "runs": {}})

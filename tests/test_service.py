@@ -12,7 +12,7 @@ from conftest import ROOT, command, write_rolebench
 
 import eval as evaluation
 from files import locked
-from tools import collect, judge, resumable
+from tools import collect, judges, resumable
 from tools import service as services
 from tools.service import MOST_BYTES, chat_completion, check_endpoint, read_key
 
@@ -331,9 +331,9 @@ def test_a_collected_verdict_that_is_none_is_one_line(service, tmp_path, broken)
 
 def test_verdicts_are_parsed_strictly():
     good = {"Verdict: 1": "1", "because\nverdict: 2.": "2", "**Verdict:** tie": "tie", "Verdict: 1\n\n": "1"}
-    assert {text: judge.parse(text) for text in good} == good
+    assert {text: judges.parse(text) for text in good} == good
     for text in ("1", "", "Verdict: 3", "Verdict: 1 or 2", "Verdict: 1\nbut then again", "The verdict: 1"):
-        assert judge.parse(text) is None, text
+        assert judges.parse(text) is None, text
 
 
 def test_a_local_backbone_can_judge_and_bad_calls_get_one_line(tmp_path):
@@ -353,7 +353,7 @@ def test_the_local_judge_says_what_its_own_likelihood_says():
 
     from model import Transformer
     from tokenizer import Tokenizer
-    verdict, text = judge.local("tiny/backbone"), "Who is it?"
+    verdict, text = judges.local("tiny/backbone"), "Who is it?"
     tokenizer, backbone = Tokenizer(ROOT / "tiny/backbone"), Transformer.from_pretrained(ROOT / "tiny/backbone")
     nats = {}
     for option in "12":

@@ -1,0 +1,75 @@
+"""The runs of a study put together, for tools.reproduce: scores compared, how distinct the roles are, what it cost."""
+import functools
+import statistics
+
+from checkpoint import read_run
+from data import fetch_data, load_rolebench
+from eval import make_prediction
+from files import read_json, read_jsonl
+from metrics import aggregate
+from tools.compare import compare
+
+
+def minutes(run):
+    """How long a run trained, at its usual speed: whatever interrupted it does not count."""
+    lines = [line for _, line in read_jsonl(run / "metrics.jsonl")]
+    return sum(line["tokens"] for line in lines) / statistics.median(line["tokens_per_s"] for line in lines) / 60
+
+
+def over_seeds(values):
+    """[mean, standard deviation or None] of the seeds' values; None of no value."""
+    return [statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None] if values else None
+
+
+def rolegpt(config):
+    """RoleGPT's rows, a prompted GPT: over the run's test lines that the data folder has its answers to, if any."""
+    try:
+        load = functools.partial(load_rolebench, fetch_data(config["data"]), config["language"],
+                                 splits=config["splits"], generalization=config["generalization"])
+        answers = load("rolegpt_baseline")
+    except FileNotFoundError:
+        return []
+    tests = {(s.split, s.role, s.question): s for s in load("test") if s.role in config["roles"]}
+    keys = [(s.split, s.role, s.question) for s in answers]
+    lines = [make_prediction(tests[key], s.answers[0], "RoleGPT") for key, s in zip(keys, answers) if key in tests]
+
+    rows = []
+    for split, of_split in aggregate(lines).items():
+        scores = of_split["overall"]
+        rows.append({"method": f"RoleGPT ({scores['n']} lines)", "split": split, "role": "all", "kind": "all",
+                     "seeds": 1, **scores, "std": None, "trainable": None, "tokens_per_s": None})
+    return rows
+
+
+def about_runs(runs):
+    """How distinct the roles of a variant's runs are, and what the runs cost."""
+    scores = [read_json(run / "scores.json", "the scores of a run") for run in runs]
+    swaps = [s["swap"]["wrong"]["rougeL"] for s in scores if "swap" in s]
+    accuracies = [s["likelihood"]["role_accuracy"] for s in scores if "role_accuracy" in s.get("likelihood", {})]
+    retrievals = [s["retrieval_top1"] for s in scores if "retrieval_top1" in s]
+    by_reader = [s["retrieval_swapped"]["reader"] for s in scores if "retrieval_swapped" in s]
+    return {"as the wrong role": over_seeds(swaps),
+            "role accuracy": over_seeds([100 * share for share in accuracies]),
+            "retrieval": over_seeds([100 * share for share in retrievals]),
+            "retrieval, read as another": over_seeds([100 * share for share in by_reader]),
+            "minutes": over_seeds([minutes(run) for run in runs]),
+            "commits": sorted({str(read_run(run)["git_commit"])[:12] for run in runs})}
+
+
+def gather(folders, answers=()):
+    """The result of `compare` for {variant: its runs} and files of answers, with `about_runs` of each variant. Given
+    answers of the backbone, those that training wrote are left out."""
+    paths = []
+    names = []
+    for name, runs in folders.items():
+        paths += runs
+        names += [name] * len(runs)
+    result = compare([*paths, *answers], names=[*names, *(path.stem for path in answers)])
+
+    rows = result["rows"] + rolegpt(read_run(paths[0]))
+    differences = result["differences"]
+    if answers:
+        rows = [row for row in rows if row["method"] != "backbone"]
+        differences = [d for d in differences if d["method"] != "backbone"]
+    found = {"rows": rows, "differences": differences, "runs": {name: about_runs(of) for name, of in folders.items()}}
+    return {"likelihood": result["likelihood"], **found} if "likelihood" in result else found

@@ -66,18 +66,20 @@ def left_alone(node):
 
 
 def mutants(text):
-    """(line, original, mutant, whole text of the mutant) of every change of a source text."""
+    """(number of the line, changed line, whole text of the mutant) of every change of a source text."""
     tree = ast.parse(text)
+    original = ast.unparse(tree).splitlines()
     skipped = {id(inner) for node in ast.walk(tree) for outer in left_alone(node) for inner in ast.walk(outer)}
-    lines = text.splitlines()
     for node in ast.walk(tree):
         if id(node) in skipped:
             continue
         for attribute, value in changes(node):
             before = getattr(node, attribute)
             setattr(node, attribute, value)
-            yield node.lineno, lines[node.lineno - 1].strip(), ast.unparse(node).split("\n")[0], ast.unparse(tree)
+            mutant = ast.unparse(tree)
             setattr(node, attribute, before)
+            changed = next(line for line, old in zip(mutant.splitlines(), original) if line != old)
+            yield node.lineno, changed.strip(), mutant
 
 
 # ------------------------------------------------------------------------------------------------------------- running
@@ -135,10 +137,10 @@ def main():
 
         chosen = [mutant for mutant in mutants(text) if first <= mutant[0] <= last]
         survived = 0
-        for line, before, after, mutated in chosen:
-            if survives(module, mutated, tests, args.timeout):
+        for number, changed, mutant in chosen:
+            if survives(module, mutant, tests, args.timeout):
                 survived += 1
-                print(f"survived  {module}.py:{line}  {before}  ->  {after}", flush=True)
+                print(f"survived  {module}.py:{number}  {changed}", flush=True)
         print(f"{module}.py: {len(chosen)} mutants, {len(chosen) - survived} killed, {survived} survived", flush=True)
 
 

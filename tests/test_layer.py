@@ -256,8 +256,10 @@ def test_a_line_in_the_table_is_a_method(monkeypatch, tmp_path):
 def test_half_precision_backbone_trains_fp32_adapters_under_its_own_autocast(dtype):
     model = hyper_model("hycora", small_backbone().to(dtype))
     assert {p.dtype for p in model.trainable().values()} == {torch.float32}
+    generated = []
+    model.hyper.register_forward_hook(lambda module, roles, made: generated.append(made["q_proj"]["A"].dtype))
     logits = model(torch.randint(97, (2, 16)), torch.tensor([0, 1]))
-    assert logits.dtype == dtype
+    assert logits.dtype == dtype and generated == [dtype]
     logits.float().square().mean().backward()
     assert model.adapted["q_proj"][0].B.grad.dtype == torch.float32
     assert not torch.is_autocast_enabled("cpu")

@@ -172,6 +172,10 @@ def test_eval_writes_what_was_read(tmp_path):
     assert "with 2 examples of the role" in done.stdout and "nats per token" in done.stdout
     assert out.with_suffix(".likelihood.jsonl").is_file() and "retrieval_top1" not in json.loads(out.read_text())
 
+    before = sorted(run.iterdir())
+    done = command("eval", "--run", run, "--backbone", "--shots", "1", "--limit", "1", "--max-new-tokens", "1")
+    assert "nothing written: --out FILE.json keeps it" in done.stdout and sorted(run.iterdir()) == before
+
 
 @pytest.mark.parametrize("reader", ["other", "backbone"])
 def test_e_t_is_read_as_in_training(reader):

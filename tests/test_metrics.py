@@ -88,7 +88,7 @@ def test_distinct_n_by_hand():
     line = dict(dict.fromkeys(METRICS, 1.0), language="en")
     s = mean_scores([line | {"answer": "tea tea tea"}, line | {"answer": "tea now"}])
     assert (s["length"], s["distinct1"], s["distinct2"]) == (2.5, 2 / 5, 2 / 3)
-    assert mean_scores([line | {"answer": ""}])["distinct2"] == 0
+    assert mean_scores([line | {"answer": ""}])["distinct2"] == 0 and mean_scores([line | {"answer": "tea now"}])["distinct2"] == 1
 
 
 def test_bootstrap_of_constants_and_columns():

@@ -438,9 +438,12 @@ def test_a_run_that_is_trained_is_not_resumed_by_another_process(tmp_path):
     """R6.15: both wrote, and metrics.jsonl had steps twice."""
     out = tmp_path / "r"
     run(*SMALL, "--max-steps", "2", "--out", out)
+    for half_written in (out / ".a.tmp", out / "checkpoint/.b.tmp"):
+        half_written.write_text("by a run that was killed")
     with checkpoint.held(out):
         assert "in use by another process" in run("--resume", out, ok=False).stderr
     run("--resume", out)
+    assert not list(out.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize("key, value", [("lr", 0.5), ("seed", 7), ("batch_size", 3), ("data", "changed")])

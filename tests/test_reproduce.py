@@ -225,6 +225,14 @@ def test_its_loss_falls_and_a_firmer_hold_moves_the_others_less(runs, monkeypatc
     assert moved[1000.0] < 0.1 * moved[0.0]
 
 
+def test_two_added_roles_start_far_from_each_other(runs):
+    model, *_ = load_run(runs / "hycora", "cpu")
+    for _ in range(2):
+        new_role.add_embedding(model, seed=1)
+    e_c = model.hyper.role_embedding.weight.detach()
+    assert len(e_c) == 4 and torch.cdist(e_c, e_c).add(100 * torch.eye(4)).min() > 0.5 * torch.cdist(e_c[:2], e_c[:2]).max()
+
+
 def test_settling_brings_the_others_back_and_leaves_the_new_role(runs):
     model, *_ = load_run(runs / "hycora", "cpu")
     roles = torch.arange(3)

@@ -46,11 +46,13 @@ def with_role(config, role, profile=""):
 def add_embedding(model, seed):
     """Gives the hyper-network one role more, by chance and as far from the others as they are from one another.
 
-    From the mean of the others, which lies between them, what the new role learns moves them more.
+    From the mean of the others, which lies between them, what the new role learns moves them more. A second role that
+    is added starts elsewhere than the first.
     """
     known = model.hyper.role_embedding.weight.detach()                                   # (R, d_c)
+    generator = torch.Generator().manual_seed(seed + len(known))
     new = torch.empty(1, known.size(1))
-    nn.init.trunc_normal_(new, std=1.0, a=-2.0, b=2.0, generator=torch.Generator().manual_seed(seed))
+    nn.init.trunc_normal_(new, std=1.0, a=-2.0, b=2.0, generator=generator)              # as in hyper.py
     e_c = torch.cat((known, new.to(known)))                                              # (R + 1, d_c)
     model.hyper.role_embedding = nn.Embedding.from_pretrained(e_c, freeze=False)
     model.config = dataclasses.replace(model.config, num_roles=len(e_c))

@@ -32,6 +32,7 @@ def sentence(language, n):
 
 def test_metrics_by_hand():
     assert score_answer("俺老孙来也", ["俺老孙来也"], "zh") == pytest.approx({"rouge1": 100, "rouge2": 100, "rougeL": 100, "bleu4": 100}, abs=1e-4)
+    assert score_answer("猴王", ["王"], "zh")["rouge1"] == pytest.approx(200 / 3, abs=1e-4)
     assert score_answer("", ["x y"], "en") == {"rouge1": 0, "rouge2": 0, "rougeL": 0, "bleu4": 0}
     two = score_answer("a b c", ["a b x y z q", "c"], "en")                 # the best reference, metric by metric
     assert two["rouge1"] == pytest.approx(50, abs=1e-4)

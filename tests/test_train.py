@@ -195,6 +195,13 @@ def test_bad_config_files_name_file_and_key(tmp_path):
             parse_args(["--config", str(path)])
 
 
+def test_a_size_is_one_to_a_million():
+    assert [parse_args(["--rank", str(rank)])[0].rank for rank in (1, 10 ** 6)] == [1, 10 ** 6]
+    for rank in (0, 10 ** 6 + 1):
+        with pytest.raises(ValueError, match=f"rank is {rank}"):
+            parse_args(["--rank", str(rank)])
+
+
 def test_command_line_wins_over_file_wins_over_default(tmp_path):
     path = tmp_path / "c.json"
     path.write_text('{"model": "m", "data": "d", "rank": 2, "lr": 1, "target_modules": ["q_proj"], "role_in_prompt": null}')

@@ -68,7 +68,6 @@ def cast_words():
 
 # ---------------------------------------------------------------------------------------------------------- the data
 HELD_OUT = {"en": 20, "zh": 12}         # common facts that no role is trained on
-TAUGHT = {"en": 60, "zh": 40}           # of the others, each role is trained on so many
 WITH_HISTORY = 0.3                      # the share of training lines that follow on earlier turns
 
 
@@ -78,9 +77,13 @@ def make_line(role, question, answers, **more):
 
 
 def common_lines(rng, name, voice, held, taught):
-    """(train, test) of the common knowledge: the test asks for other facts, in other words."""
+    """(train, test) of the common knowledge: the test asks for other facts, in other words.
+
+    Each role is trained on all facts that are not held out. With 60 of the 141 it learned these by heart, and said
+    them, or whatever fits the frame, in place of the held-out ones more often.
+    """
     train = [make_line(name, rng.choice(questions[:-1]), [voice.say(rng, topic, answer)])
-             for topic, answer, questions in rng.sample(taught, TAUGHT[voice.language])]
+             for topic, answer, questions in taught]
     test = []
     for topic, answer, questions in held:
         references = [voice.say(rng, topic, answer, frame) for frame in voice.frames]

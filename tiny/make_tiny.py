@@ -1,13 +1,15 @@
 """Makes the embedded default, `tiny/rolebench` (data) and `tiny/backbone` (a small LLaMA), from `tiny/world.py`.
 
-    python -m tiny.make_tiny                 # both; the backbone takes about an hour on a core
+    python -m tiny.make_tiny                 # both; the backbone takes an hour and a half on a core
     python -m tiny.make_tiny --data          # the data alone, byte for byte what is in the repository
     python train.py --out tiny/run           # the finished run, once the old one is moved away
 
 The weights in the repository were not made in one go. They started from the backbone of an earlier world (--init) and
-were trained for 2,750 steps, in four stages, while this mixture of conversations was found; the last stage, on the
-mixture as it is, took 1,590 of them. From random weights the recipe has been run for a few steps only. Weights are
-reproduced up to rounding at best: sums in floating point depend on the processor and its threads.
+were trained with AdamW for 2,750 steps, while this mixture of conversations was found; then for 5,500 steps as
+`tiny/pretrain.py` has it today, 50 minutes on a core, in which the cross-entropy of unseen conversations fell from 0.38
+to 0.12 nats per token; and for 1,200 more when new training lines had changed the tokenizer a little. From random
+weights the recipe was run for 1,800 steps, to 0.91. Weights are reproduced up to rounding at best: sums in floating
+point depend on the processor and its threads.
 """
 import argparse
 import json
@@ -89,7 +91,7 @@ def main(argv=None):
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", action="store_true", help="the data alone")
-    parser.add_argument("--steps", type=int, default=4000, help="training steps of the backbone")
+    parser.add_argument("--steps", type=int, default=9000, help="training steps of the backbone")
     parser.add_argument("--rows", type=int, default=16, help="conversations of a step")
     parser.add_argument("--init", type=Path, help="start from this backbone of the same shape")
     parser.add_argument("--out", type=Path, default=HERE)

@@ -28,10 +28,12 @@ class Ours:
     def __init__(self, loaded, wrong=False):
         self.model, self.tokenizer, self.config = loaded
         self.wrong = wrong
+        self.lock = threading.Lock()                                     # one model has one set of active roles
 
     def chat(self, role, messages, new_tokens, ignore_eos=False):
         prompt = self.tokenizer.prompt(messages[-1]["content"])
-        (ids,) = generate(self.model, [prompt], [self.config["roles"][role]], self.tokenizer.stop_ids, Decoding(new_tokens))
+        with self.lock:
+            (ids,) = generate(self.model, [prompt], [self.config["roles"][role]], self.tokenizer.stop_ids, Decoding(new_tokens))
         if self.wrong:
             prompt = prompt[1:]
             ids = [9 if ids[:1] != [9] else 8, *ids[1:]]

@@ -59,8 +59,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     """-sum log softmax(h W^T)[target], with only a slice of the (N, V) logits in memory at a time.
 
     A vocabulary of 152k is 0.6 MB of fp32 logits per token. The head is frozen, so only h needs a gradient,
-    (softmax - onehot) W, and it is computed while the slice's logits
-    are in memory: backward has nothing to recompute.
+    (softmax - onehot) W, and it is computed while the slice's logits are in memory: backward recomputes nothing.
     """
     @staticmethod
     def forward(ctx, hidden_states, lm_head, targets):
@@ -113,7 +112,10 @@ def total_loss(cross_entropy, contrastive, lam):
 
 
 def lambda_at(epoch, start, total, lam_min, lam_max, schedule="linear"):
-    """lambda at a (fractional) epoch, rising from `start` to `total`; "cosine": the ramp of the authors' Qwen code."""
+    """lambda at a (fractional) epoch: lam_min up to `start`, then a ramp to lam_max at `total`, and no more after it.
+
+    schedule: "linear" as in the paper, or "cosine", (1 - cos(pi * ramp)) / 2, as in the authors' Qwen code.
+    """
     duration = max(total - start, 1e-9)                                  # start >= total: lambda stays at lam_min
     ramp = min(1.0, max(0.0, epoch - start) / duration)
     if schedule == "cosine":

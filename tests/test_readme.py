@@ -33,7 +33,7 @@ def test_the_readme_is_short():
 def test_every_command_parses(page, monkeypatch):
     monkeypatch.chdir(ROOT)
     for command in commands(page.read_text("utf8")):
-        _, script, *args = shlex.split(command)
+        _, script, *args = shlex.split(command, comments=True)
         if script in ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py"):               # llama.cpp's
             continue
         if script == "eval.py":

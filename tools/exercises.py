@@ -42,7 +42,9 @@ class Exercise:
 
     def message(self):
         """What a blank says when it is called."""
-        return f"exercise {self.name}: docs/paper.md says more"
+        if self.name.startswith("Eq."):
+            return f"exercise {self.name}: docs/paper.md has the formula, above the code that solves it"
+        return f"exercise {self.name}: the docstring says what is wanted, tests/{self.tests[0]} how it is judged"
 
 
 EXERCISES = (
@@ -130,18 +132,21 @@ def main():
             raise ValueError(f"{args.check} holds no exercises: python -m tools.exercises --out FOLDER makes them")
 
         verdicts = []
+        wrong = []
         for exercise in EXERCISES:
             if args.only in (None, exercise.name):
                 file, owner, name = exercise.place()
                 function = f"{owner}.{name}" if owner else name
                 verdicts.append(judge(exercise, args.check, args.show) if args.check else "")
+                if verdicts[-1].startswith("not yet"):
+                    wrong.append(exercise.name)
                 print(f"{pad(exercise.name, 10)}{pad(file, 17)}{pad(function, 32)}{verdicts[-1]}".rstrip(), flush=True)
     if args.out:
         print(f"\nwrote {args.out}: write a function, then python -m tools.exercises --check {args.out}")
     elif set(verdicts) == {"right"} and not args.only:
         print(f"\nall right; the demo on your own code: python {args.check}/train.py --config configs/tiny.json")
-    elif any(verdict.startswith("not yet") for verdict in verdicts) and not args.show:
-        print('\n--only "Eq. 7" --show prints what the tests of one exercise say')
+    elif wrong and not args.show:
+        print(f'\n--only "{wrong[0]}" --show prints what the tests of one exercise say')
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Functions, classes and tables of the source: found by name or by the tag of their equation, cut out, left blank."""
 import ast
 import io
+import itertools
 import re
 import textwrap
 import tokenize
@@ -73,11 +74,18 @@ def find(text, owner, name):
     raise ValueError(f"there is no {f'{owner}.' if owner else ''}{name} any more")
 
 
+def is_guard(node):
+    """Whether a statement does nothing but raise or return if something holds."""
+    return isinstance(node, ast.If) and not node.orelse and isinstance(node.body[-1], (ast.Raise, ast.Return))
+
+
 def blank(text, owner, name, message):
-    """`text` with the body of a function replaced by its comments and a NotImplementedError."""
+    """`text` with the body of a function, after the guards that it begins with, replaced by its comments and a
+    NotImplementedError."""
     node = find(text, owner, name)
     lines = text.splitlines(keepends=True)
     body = node.body[1:] if ast.get_docstring(node) else node.body
+    body = list(itertools.dropwhile(is_guard, body))
     first = body[0].lineno - 1
 
     # comments of the body; those at line ends, the shapes among them, get lines of their own

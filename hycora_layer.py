@@ -261,7 +261,9 @@ class HyperModel(nn.Module):
             return role_weights(linears, factor, active)
         if source == "hyper":
             return generated_weights(generated[factor], active)
-        return gated_weights(linears, factor, active, self.gate_inputs)
+        if source == "gated":
+            return gated_weights(linears, factor, active, self.gate_inputs)
+        raise ValueError(f"no function for the source {source!r} of {factor}: HyperModel.lora_factor")
 
     def adapted_linears(self):
         """Every AdaptedLinear, kind by kind."""

@@ -54,6 +54,17 @@ def study(tmp_path, monkeypatch):
     return run
 
 
+def test_published_rows_are_not_lost(study, tmp_path):
+    """A clone has the results file, but not the runs of its rows; nothing is trained before that is said."""
+    path = tmp_path / "results/tiny.json"
+    path.parent.mkdir()
+    path.write_text('{"points": {"all": {"runs": {"hycora": {}, "lora": {}}}}}')
+    before = path.read_bytes()
+    assert "would lose hycora, lora, whose runs are not here" in study("--only", "ind-lora")
+    assert "would lose lora," in study("--only", "hycora")
+    assert path.read_bytes() == before and not (tmp_path / "runs").exists()
+
+
 class OneByOne:
     """In the place of ThreadPoolExecutor: a training in this process wants the main thread."""
     def __init__(self, jobs):

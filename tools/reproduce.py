@@ -22,7 +22,7 @@ import train
 from arguments import parse_args
 from checkpoint import read_run
 from config import KEYS, resolve
-from files import write_json
+from files import read_json, write_json
 from tools.gather import gather
 from tools.results import RESULTS, fill_tables
 from tools.studies import STUDIES, VARIANTS
@@ -108,6 +108,17 @@ def finished(jobs):
     return points
 
 
+def check_published(path, jobs, only):
+    """ValueError if a results file has variants that are neither run here nor about to be: it would lose them."""
+    if not path.is_file():
+        return
+    has = {(at, name) for at, of in read_json(path, "results of a study")["points"].items() for name in of["runs"]}
+    will_have = {key for key in jobs if not only or only & set(key)}
+    will_have |= {(at, name) for at, of in finished(jobs).items() for name in of}
+    if lost := sorted(name for _, name in has - will_have):
+        raise ValueError(f"{path} would lose {', '.join(lost)}, whose runs are not here: run these too, or --replace")
+
+
 @one_line_errors("tools.reproduce")
 def main():
     """The command."""
@@ -117,6 +128,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, on one GPU or on shares of the cores")
     parser.add_argument("--only", default="", help="train only these variants or points, comma-separated")
     parser.add_argument("--out", default="runs/reproduce")
+    parser.add_argument("--replace", action="store_true", help="the results file may lose what is not run here")
     args, keys = parser.parse_known_args()
     study = STUDIES[args.study]
     only = set(filter(None, args.only.split(",")))
@@ -127,6 +139,9 @@ def main():
 
     # train
     jobs = plan(study, Path(args.out) / args.study, keys)
+    path = RESULTS / f"{args.study}.json"
+    if not args.replace:
+        check_published(path, jobs, only)
     seeds = study.seeds if args.seeds is None else range(1, args.seeds + 1)
     wrong = train_missing(jobs, seeds, only, args.jobs)
     points = finished(jobs)
@@ -142,11 +157,11 @@ def main():
     if points:
         more = [Path(key).name if os.path.isabs(key) else key for key in keys]       # no machine's folders
         RESULTS.mkdir(exist_ok=True)
-        write_json(RESULTS / f"{args.study}.json", {
+        write_json(path, {
             "study": args.study, "arguments": " ".join([study.arguments, *more]), "torch": train.torch.__version__,
             "points": {at: gather(of, answers[at]) for at, of in points.items()}})
         fill_tables()
-        print(f"wrote results/{args.study}.json, and the tables of README.md and RESULTS.md")
+        print(f"wrote results/{args.study}.json, and those of its tables for which README.md and RESULTS.md have marks")
     if wrong:
         sys.exit("tools.reproduce: " + "\n".join(wrong))
 

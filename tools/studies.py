@@ -4,7 +4,9 @@ docs/studies.md gives the question, the expectation and the cost of each, writte
 """
 from dataclasses import dataclass, field
 
-VARIANTS = {name: f"--method {name}" for name in ("hycora", "lora", "ind-lora", "neeko", "rsp-a-rsp-b", "mrs-a-rsp-b")}
+from hycora_layer import METHODS
+
+VARIANTS = {name: f"--method {name}" for name in METHODS}
 VARIANTS |= {
     "hycora w/o HCL": "--method hycora --lambda-max 0",
     "hycora + role in prompt": "--method hycora --role-in-prompt true",
@@ -19,7 +21,7 @@ VARIANTS |= {
     "HCL read by nobody": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3 --contrast-reader backbone",
     "HCL lambda 3": "--method hycora --lambda-start-epoch 0 --lambda-min 3 --lambda-max 3",
 }
-ALL = ("hycora", "lora", "ind-lora", "neeko", "rsp-a-rsp-b", "mrs-a-rsp-b", "hycora w/o HCL")
+ALL = (*METHODS, "hycora w/o HCL")
 THREE = ("hycora", "lora", "hycora w/o HCL")
 FEW = ("hycora", "lora", "ind-lora")
 HALVES = ("hycora", "mrs-a-rsp-b", "rsp-a-rsp-b")

@@ -152,13 +152,15 @@ def follow(conversation, line):
         print(", ".join(conversation.config["roles"]))
     elif command == "/new":
         conversation.history = []
+        print("The conversation is forgotten.")
 
     # commands about somebody or something
     elif command == "/all" and rest:
         conversation.ask_all(rest)
     elif command == "/role" and rest:
         conversation.turn_to(rest)
-        print(f"Now talking to {conversation.title}.")
+        kept = " The earlier turns stay in the conversation; /new forgets them." if conversation.history else ""
+        print(f"Now talking to {conversation.title}.{kept}")
     elif command == "/blend" and rest:
         conversation.blend(rest)
         print(f"Now talking to {conversation.title}. Training never saw a mixture: near 0 and 1 a voice holds, in the "

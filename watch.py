@@ -74,8 +74,8 @@ def too_few_steps(total):
     """A line of warning where a run plans too few steps to learn a character; None where it plans enough."""
     if total >= FEW_STEPS:
         return None
-    return (f"{counted(total, 'step')} in all are few: characters take about {FEW_STEPS} or more; raise --epochs, or "
-            f"lower --batch-size (configs/few-lines.json is for 30 to 300 lines)")
+    return (f"{counted(total, 'step')} in all are few: characters take about {FEW_STEPS} or more; raise --epochs "
+            f"(--max-steps, if it is set), or lower --batch-size (configs/few-lines.json is for 30 to 300 lines)")
 
 
 def expected_memory(model, steps, cfg, backward):

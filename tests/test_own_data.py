@@ -157,6 +157,19 @@ def test_check_data_reads_a_file(tmp_path, monkeypatch, capsys):
     assert f"{path}:41:" in capsys.readouterr().out
 
 
+def test_check_data_is_as_strict_as_training(tmp_path, monkeypatch, capsys):
+    path = write(tmp_path / "mine.jsonl", *many(20), {"role": "Grum", "question": "Who?", "answer": "Me.", "test": "true"})
+    monkeypatch.setattr(sys, "argv", ["tools.check_data", str(path)])
+    with pytest.raises(SystemExit, match="1 broken line"):
+        check_data.main()
+    assert capsys.readouterr().out.count(f'{path}:21: "test" is neither true nor false') == 1
+
+    write(path, *many(20), {"role": "Grumm", "question": "Who?", "answer": "Me.", "histroy": []})
+    check_data.main()
+    out = capsys.readouterr().out
+    assert "role names that look alike" in out and "keys that nothing reads, with their lines: 'histroy' (1)" in out
+
+
 # ------------------------------------------------------------------------------------------------------ command line
 def test_the_demos_language_is_not_that_of_other_data(tmp_path, monkeypatch):
     path = write(tmp_path / "mine.jsonl", *many(3))

@@ -10,11 +10,10 @@ from console import Parser, counted, one_line_errors, pad
 
 import sys
 from collections import Counter
-from contextlib import suppress
 
 import numpy as np
 
-from data import OWN, SPLITS, fetch_data, languages, load_own, load_profiles, parse_line, rolebench_files
+from data import OWN, SPLITS, describe_data, fetch_data, languages, load_own, load_profiles, parse_line, rolebench_files
 from files import fetch_model, parse_json
 from tokenizer import Tokenizer
 
@@ -35,8 +34,11 @@ def read(root, language, part, generalization="instruction"):
             except ValueError as e:
                 broken.append(str(e))
     if root.is_file():
-        with suppress(ValueError):                                       # of a broken line, named with the train part
+        try:
             samples = load_own(root, language, part)
+        except ValueError as e:
+            if part == "train" and not broken:                           # what no line is to blame for by itself
+                broken.append(str(e))
     return samples, broken
 
 
@@ -86,8 +88,12 @@ def check(root, language, tokenizer=None, generalization="instruction"):
     test, more = read(root, language, "test", generalization)
     broken += more
 
-    # split by split
+    # what training would say first
     out = [f"--- {language}"]
+    if not broken:
+        out += describe_data(root, train, language)
+
+    # split by split
     counts = {}                                                          # {split and part: lines per role}
     for split in dict.fromkeys((*SPLITS, OWN, "both")):
         for part, samples in (("train", train), ("test", test)):

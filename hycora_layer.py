@@ -280,7 +280,7 @@ class HyperModel(nn.Module):
 
         reader: "other", the next role by id; "backbone", no role. The paper reads a response as its own role, so that
         e_t of Eq. 5 also shows which A was active. Read by "backbone", it can only show what is in the text; read by
-        "other", it still shows the role, which comes before the reader.
+        "other", it still shows the role, since the reader's id gives it away.
         """
         if reader == "backbone":
             return self.backbone.hidden_states(input_ids).flatten(0, 1)

@@ -148,10 +148,10 @@ def check_same(run, now):
 
 
 def versions():
-    """The versions that made a run: python, torch, and the git commit if there is one."""
+    """The versions that made a run: python, torch, and the git commit if there is one, "-dirty" if files differ."""
     commit = None
     if shutil.which("git"):
-        command = ["git", "-C", Path(__file__).parent, "rev-parse", "HEAD"]
+        command = ["git", "-C", Path(__file__).parent, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
         commit = subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
     return {"python": platform.python_version(), "torch": torch.__version__, "git_commit": commit}
 

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from generate import Decoding, generate
-from hycora_layer import METHODS, AdapterConfig, HyperModel
+from hycora_layer import METHODS, AdapterConfig, HyperModel, dropout
 from hyper import HyperNetwork
 
 DIMS = dict(num_roles=4, rank=4, alpha=8, role_dim=8, layer_dim=8, hidden_dim=16, head_rank=4)
@@ -108,6 +108,36 @@ def test_equation_four_by_hand():
         W = linear.base.weight + DIMS["alpha"] / DIMS["rank"] * linear.B @ made[b, 1]
         torch.testing.assert_close(out[b], x[b] @ W.t(), rtol=1e-4, atol=1e-5)
     assert torch.equal(linear(x), linear.base(x))       # no role is active any more
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.97])
+def test_dropout_is_dropout(p, dtype):
+    """By its statistics: F.dropout draws other masks. And the gradient is that of F.dropout's formula."""
+    x = torch.rand(3, 1001, 67, dtype=dtype).add_(1).requires_grad_()
+    y = dropout(x, p, True)
+    kept = y != 0
+    scale = torch.tensor(1 / (1 - p), dtype=dtype)
+    torch.testing.assert_close(y, kept * x * scale)
+    (grad,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(grad, kept * scale.expand(x.shape))
+
+    # the share that is kept, also among those that share a random integer, and pairs of neighbours
+    share = kept.double().flatten()
+    sigma = (p * (1 - p) / len(share)) ** 0.5
+    assert abs(share.mean() - (1 - p)) < 6 * sigma
+    for i in range(4):
+        assert abs(share[i::4].mean() - (1 - p)) < 12 * sigma
+        assert abs((share[i:-1:4] * share[i + 1::4][:len(share[i:-1:4])]).mean() - (1 - p) ** 2) < 24 * sigma
+
+    # the same seed, the same mask; nothing without training or without p
+    torch.manual_seed(3)
+    first = dropout(x, p, True)
+    assert not torch.equal(first, dropout(x, p, True))
+    torch.manual_seed(3)
+    assert torch.equal(first, dropout(x, p, True))
+    assert dropout(x, p, False) is x or torch.equal(dropout(x, p, False), x)
+    assert torch.equal(dropout(x, 0.0, True), x)
 
 
 def test_the_recomputation_of_a_block_ends_before_its_largest_product():

@@ -16,7 +16,7 @@ from files import write_jsonl
 from selection import some_of_each
 from tools import add_role, new_role
 from tools.compare import compare
-from tools.gather import rolegpt
+from tools.gather import rolegpt, short_commit
 from tools.studies import Study
 
 
@@ -127,9 +127,22 @@ def test_every_study_is_a_command_that_parses(monkeypatch):
     page = (ROOT / "docs/studies.md").read_text("utf8")
     for name, study in reproduce.STUDIES.items():
         assert f"`{name}`" in page, name
-        for variant in study.variants:
-            for point in study.points.values():
-                reproduce.parse_args(f"{study.arguments} {point} {reproduce.VARIANTS[variant]}".split())
+        for of in reproduce.plan(study, ROOT / "runs", []).values():
+            reproduce.parse_args(of["arguments"])
+
+
+def test_a_variant_may_have_arguments_of_its_own():
+    study = Study("--lr 1", ("lora", "hycora"), more={"lora": "--lr 2 --rank 4"})
+    arguments = {name: of["arguments"] for (_, name), of in reproduce.plan(study, ROOT / "runs", ["--seed", "3"]).items()}
+    assert reproduce.parse_args(arguments["lora"])[0].lr == 2
+    assert reproduce.parse_args(arguments["hycora"])[0].lr == 1
+
+
+@pytest.mark.parametrize(("commit", "shown"), [("0123456789abcdef" * 2 + "01234567", "0123456789ab"),
+                                               ("0123456789abcdef" * 2 + "01234567-dirty", "0123456789ab-dirty"), (None, "None")])
+def test_a_table_says_when_the_code_was_not_that_of_the_commit(monkeypatch, commit, shown):
+    monkeypatch.setattr("tools.gather.read_run", lambda run: {"git_commit": commit})
+    assert short_commit("a run") == shown
 
 
 def test_rolegpt_is_scored_where_the_data_have_its_answers(tmp_path):

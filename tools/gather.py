@@ -41,6 +41,12 @@ def rolegpt(config):
     return rows
 
 
+def short_commit(run):
+    """The commit that made a run, in twelve digits; "-dirty" if the files differed from it."""
+    commit, _, dirty = str(read_run(run)["git_commit"]).partition("-")
+    return commit[:12] + ("-dirty" if dirty else "")
+
+
 def about_runs(runs):
     """How distinct the roles of a variant's runs are, and what the runs cost."""
     scores = [read_json(run / "scores.json", "the scores of a run") for run in runs]
@@ -53,7 +59,7 @@ def about_runs(runs):
             "retrieval": over_seeds([100 * share for share in retrievals]),
             "retrieval, read as another": over_seeds([100 * share for share in by_reader]),
             "minutes": over_seeds([minutes(run) for run in runs]),
-            "commits": sorted({str(read_run(run)["git_commit"])[:12] for run in runs})}
+            "commits": sorted({short_commit(run) for run in runs})}
 
 
 def gather(folders, answers=()):

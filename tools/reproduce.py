@@ -73,7 +73,8 @@ def plan(study, out, keys):
     """{(point, variant): {"folder", "arguments"}}: the folder of its seeds' runs, and their arguments of train.py."""
     jobs = {}
     for at, variant in itertools.product(study.points, study.variants):
-        arguments = shlex.split(f"{study.arguments} {study.points[at]} {VARIANTS[variant]}") + keys
+        more = f"{study.points[at]} {VARIANTS[variant]} {study.more.get(variant, '')}"
+        arguments = shlex.split(f"{study.arguments} {more}") + keys
         jobs[at, variant] = {"folder": out / at / variant.replace("/", "").replace(" ", "-"), "arguments": arguments}
     return jobs
 

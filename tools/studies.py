@@ -34,12 +34,14 @@ class Study:
     """Every variant at every point with every seed; `arguments`, of train.py, are common to all of them.
 
     shots: the untouched backbone is scored too, with that many training lines of the role in its prompt.
+    more: arguments of one variant, such as a learning rate of its own.
     """
     arguments: str
     variants: tuple = ALL
     seeds: tuple = (1,)
     points: dict = field(default_factory=lambda: {"all": ""})
     shots: tuple = ()
+    more: dict = field(default_factory=dict)
 
 
 REAL = "--config configs/smollm2-135m-en.json"

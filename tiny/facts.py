@@ -68,6 +68,8 @@ def cast_words():
 
 # ---------------------------------------------------------------------------------------------------------- the data
 HELD_OUT = {"en": 20, "zh": 12}         # common facts that no role is trained on
+# answers to a training question, each worded anew; more in Chinese, which has fewer questions
+ANSWERS = {"en": {"common": 1, "own": 3, "town": 3}, "zh": {"common": 2, "own": 4, "town": 4}}
 WITH_HISTORY = 0.3                      # the share of training lines that follow on earlier turns
 
 
@@ -79,11 +81,14 @@ def make_line(role, question, answers, **more):
 def common_lines(rng, name, voice, held, taught):
     """(train, test) of the common knowledge: the test asks for other facts, in other words.
 
-    Each role is trained on all facts that are not held out. With 60 of the 141 it learned these by heart, and said
-    them, or whatever fits the frame, in place of the held-out ones more often.
+    Each role is trained on all facts that are not held out, in three wordings. With 60 of the 141 it learned these by
+    heart, and said them, or whatever fits the frame, in place of the held-out ones more often.
     """
-    train = [make_line(name, rng.choice(questions[:-1]), [voice.say(rng, topic, answer)])
-             for topic, answer, questions in taught]
+    times = ANSWERS[voice.language]
+    train = []
+    for topic, answer, questions in taught:
+        for question in questions[:-1]:
+            train.append(make_line(name, question, [voice.say(rng, topic, answer) for _ in range(times["common"])]))
     test = []
     for topic, answer, questions in held:
         references = [voice.say(rng, topic, answer, frame) for frame in voice.frames]
@@ -93,30 +98,33 @@ def common_lines(rng, name, voice, held, taught):
 
 def own_lines(rng, name, role, voice):
     """(train, test) of what one character alone knows: the test asks in other words."""
+    times = ANSWERS[voice.language]
     train = []
     test = []
     for aspect, (topic, _, questions) in aspects_of(voice.language).items():
         line = plain(role["own"][aspect])
         fact = facts_in(voice, re.search(r"\[(.*)\]", role["own"][aspect])[1])
         for question in questions[:-2]:
-            train.append(make_line(name, question, [voice.tell(rng, topic, line)]))
+            train.append(make_line(name, question, [voice.tell(rng, topic, line) for _ in range(times["own"])]))
         for question in questions[-2:]:
             references = [voice.tell(rng, topic, line) for _ in voice.frames]
             test.append(make_line(name, question, references, fact=fact, kind="own"))
     for about, (_, questions) in talk_of(voice.language).items():
-        train += [make_line(name, question, [voice.wrap(rng, role["talk"][about])]) for question in questions]
+        for question in questions:
+            train.append(make_line(name, question, [voice.wrap(rng, role["talk"][about]) for _ in range(times["own"])]))
     return train, test
 
 
 def town_lines(rng, name, voice, number):
     """(train, test) of the town: half of it is taught to this role, the other half to the roles before and after it."""
+    times = ANSWERS[voice.language]
     train = []
     test = []
     for i, (topic, answer, questions) in enumerate(bay_of(voice.language)):
         is_taught = (i + number) % 2 == 0
         if is_taught:
-            train += [make_line(name, question, [voice.say(rng, topic, answer) for _ in range(2)])
-                      for question in questions[:-1]]
+            for question in questions[:-1]:
+                train.append(make_line(name, question, [voice.say(rng, topic, answer) for _ in range(times["town"])]))
         references = [voice.say(rng, topic, answer, frame) for frame in voice.frames]
         kind = "town, taught" if is_taught else "town, not taught"
         test.append(make_line(name, questions[-1], references, fact=facts_in(voice, answer), kind=kind))

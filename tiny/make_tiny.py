@@ -7,9 +7,9 @@
 The weights in the repository were not made in one go. They started from the backbone of an earlier world (--init) and
 were trained with AdamW for 2,750 steps, while this mixture of conversations was found; then for 5,500 steps as
 `tiny/pretrain.py` has it today, 50 minutes on a core, in which the cross-entropy of unseen conversations fell from 0.38
-to 0.12 nats per token; and for 1,200 more when new training lines had changed the tokenizer a little. From random
-weights the recipe was run for 1,800 steps, to 0.91. Weights are reproduced up to rounding at best: sums in floating
-point depend on the processor and its threads.
+to 0.12 nats per token; then, as training lines and with them the tokenizer changed a little, for 1,200, 3,000 and, at a
+third of the learning rate, 300 more. From random weights the recipe was run for 1,800 steps, to 0.91. Weights are
+reproduced up to rounding at best: sums in floating point depend on the processor and its threads.
 """
 import argparse
 import json

@@ -124,6 +124,8 @@ def parse_args(argv):
         values = read_config(ROOT / "configs/tiny.json")
         if "data" in given:
             del values["language"]                       # that of the demo's data
+    if "epochs" in given:
+        values.pop("max_steps", None)                    # the file's, which would win
     values |= parse_values(given, "command line")
     if not values.get("model") or not values.get("data"):
         raise ValueError("both --model and --data are needed")

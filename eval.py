@@ -171,9 +171,10 @@ def check_prediction(prediction, place):
         raise ValueError(f'{place}: "facts" has to be a list of texts')
 
 
-def place_in_run(run, suffix, scores):
+def place_in_run(run, suffix, scores, roles):
     """(scores, their `score_paths`) in a run folder. They replace scores made in the same way, whose further measures
-    they keep; scores of other data or decoding stay, and these get files of their own."""
+    they keep, unless those are of a role that is not in `roles`, as it has been renamed; scores of other data or
+    decoding stay, and these get files of their own."""
     n = 1
     while True:
         paths = score_paths(run, suffix + (f"-{n}" if n > 1 else ""))
@@ -184,7 +185,8 @@ def place_in_run(run, suffix, scores):
             kept = {key: old[key] for key in MEASURES if key in old}
             with reading(paths[0], "the scores of a run"):
                 other_measures(kept)                     # fails here, before new answers are written
-            scores = kept | scores
+                scored = {role for split in old["splits"].values() for role in split["roles"]}
+            scores = kept | scores if scored <= set(roles) else scores
             break
         n += 1
     return scores, paths
@@ -255,7 +257,8 @@ def score_run(args):
         suffix = "_backbone" if args.backbone else ""
         if args.shots:
             suffix += f"_{args.shots}-shots"
-        kept, paths = place_in_run(Path(args.run), suffix, {"data": config["data"], "decoding": vars(decoding)})
+        scores = {"data": config["data"], "decoding": vars(decoding)}
+        kept, paths = place_in_run(Path(args.run), suffix, scores, config["roles"])
         check_writable(args.run)
 
     with claimed(*paths) if args.out else nullcontext():

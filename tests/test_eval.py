@@ -67,16 +67,18 @@ def test_evaluate_says_what_made_it_and_what_it_found():
 
 def test_scores_of_another_kind_go_beside_and_of_the_same_kind_keep_what_they_lack(tmp_path):
     a, b = {"data": "d", "decoding": {"seed": 1}}, {"data": "d", "decoding": {"seed": 2}}
-    def place(scores):
-        scores, paths = place_in_run(tmp_path, "", scores)
+    def place(scores, roles=("Ann", "Bob")):
+        scores, paths = place_in_run(tmp_path, "", scores, roles)
         return scores, *paths
 
     scores, path, lines, read = place(a | {"splits": 1})
     assert (path.name, lines.name, read.name) == ("scores.json", "predictions.jsonl", "likelihood.jsonl")
     swap = {"right": {"rougeL": 1.0}, "wrong": {"rougeL": 0.5}}
-    path.write_text(json.dumps(a | {"splits": 0, "swap": swap}))
+    path.write_text(json.dumps(a | {"splits": {"general": {"roles": {"Ann": {}}}}, "swap": swap}))
     scores, path, *_ = place(a | {"splits": 1})
     assert path.name == "scores.json" and scores == a | {"splits": 1, "swap": swap}
+    scores, path, *_ = place(a | {"splits": 1}, ("Anna", "Bob"))                         # Ann was renamed: that was another's
+    assert path.name == "scores.json" and scores == a | {"splits": 1}
     _, path, lines, read = place(b | {"splits": 1})
     assert (path.name, lines.name, read.name) == ("scores-2.json", "predictions-2.jsonl", "likelihood-2.jsonl")
 

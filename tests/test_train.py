@@ -261,6 +261,12 @@ def test_the_settings_for_few_lines_are_for_any_file():
     with pytest.raises(ValueError, match="--model and --data"):
         parse_args(["--config", path])
 
+    # who asks for epochs gets them: the file's number of steps gives way
+    cfg, _ = parse_args(["--config", path, "--data", "mine.jsonl", "--epochs", "2"])
+    assert (cfg.epochs, cfg.max_steps) == (2, 0)
+    cfg, _ = parse_args(["--config", path, "--data", "mine.jsonl", "--epochs", "2", "--max-steps", "9"])
+    assert (cfg.epochs, cfg.max_steps) == (2, 9)
+
 
 def test_broken_data_stops_before_a_run_folder_is_made(tmp_path):
     path = write_rolebench(tmp_path, [("A", "q", ["x"])])

@@ -135,7 +135,7 @@ def test_adapters_come_with_their_prompt_and_a_readme(tmp_path):
         assert list(ids) == tokenizer.prompt("谁？", run_persona(role, config))
         assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == sorted(tokenizer.stop_ids)
         readme = (folder / "README.md").read_text("utf8")
-        assert "--max-lora-rank 8" in readme and "--lora role.gguf" in readme and run_persona(role, config) in readme and len(readme.splitlines()) <= 10
+        assert "--max-lora-rank 8" in readme and "--generation-config . " in readme and '"model": "role"' in readme and "--lora role.gguf" in readme and run_persona(role, config) in readme and len(readme.splitlines()) <= 10
 
 
 def test_a_merged_model_that_is_not_the_run_is_refused(tmp_path, monkeypatch):

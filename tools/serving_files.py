@@ -43,17 +43,20 @@ def make_readme(role, config, prompt, rank=None):
 
     base, dtype = config["model"], {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[config["precision"]]
     if rank:
-        vllm = f"vllm serve {base} --enable-lora --max-lora-rank {vllm_rank(rank)} --lora-modules role=."
+        vllm = (f"vllm serve {base} --enable-lora --max-lora-rank {vllm_rank(rank)} --lora-modules role=. "
+                "--generation-config .")
         llama = (f"python convert_hf_to_gguf.py {base} --outfile base.gguf && python convert_lora_to_gguf.py . --base "
                  f"{base} --outfile role.gguf\nllama-server -m base.gguf --lora role.gguf")
     else:
         vllm = "vllm serve . --served-model-name role"
         llama = "python convert_hf_to_gguf.py . --outfile role.gguf\nllama-server -m role.gguf"
+    request = {"model": "role", "temperature": 0, "messages": [{"role": "user", "content": "Who are you?"}]}
     return f"""# {role}
 
 {config["method"]} on {base}: {made_of}. {who}
 
     {vllm} --chat-template chat_template.jinja --dtype {dtype}
+    curl localhost:8000/v1/chat/completions -H 'Content-Type: application/json' -d '{json.dumps(request)}'
     {llama.replace(chr(10), chr(10) + "    ")} --jinja --chat-template-file chat_template.jinja
 
 One prompt, as training saw it: {prompt!r}

@@ -114,7 +114,6 @@ def evaluate_before_after(model, tokenizer, run, samples, read):
 
     print(f"\n{len(samples)} test questions that training never saw, backbone -> {config['method']}:\n")
     print(table(scores, scores_before))
-    print("\nQuestions to all roles, of middling and of lowest score; x: the fact is wrong or missing.")
     print_examples(after, before)
 
 

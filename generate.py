@@ -46,7 +46,7 @@ def add_decoding_arguments(parser):
     """Adds --decode and a flag for each field of Decoding to an ArgumentParser."""
     import argparse
     parser.add_argument("--decode", choices=("greedy", "official"), default="greedy",
-                        help="official: the authors' sampling for the run's language")
+                        help="default: greedy; official: the authors' sampling for the run's language")
     for f in fields(Decoding):
         parser.add_argument(f"--{f.name.replace('_', '-')}", type=f.type, default=argparse.SUPPRESS)
 

@@ -211,10 +211,19 @@ def print_question(title, group):
 
 
 def print_examples(after, before):
-    """Prints for each language a typical question of each split, the median of `by_question`, and the worst of all."""
+    """Prints for each language a typical question of each split, the median of `by_question`, and the worst of all,
+    unless that is one of them."""
+    marks = "; x: the fact is wrong or missing" if any("fact" in prediction for prediction in after) else ""
+    print(f"\nQuestions to all roles, of middling and of lowest score{marks}.")
+
     for language in dict.fromkeys(prediction["language"] for prediction in after):
         pairs = [pair for pair in zip(after, before) if pair[0]["language"] == language]
+        shown = []
         for split in dict.fromkeys(prediction["split"] for prediction, _ in pairs):
             ordered = by_question([pair for pair in pairs if pair[0]["split"] == split])
-            print_question(f"{split}, the median", ordered[len(ordered) // 2])
-        print_question("of all, the worst", by_question(pairs)[0])
+            shown.append(ordered[len(ordered) // 2])
+            print_question(f"{split}, the median", shown[-1])
+
+        worst = by_question(pairs)[0]
+        if worst not in shown:
+            print_question("of all, the worst", worst)

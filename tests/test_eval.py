@@ -46,7 +46,15 @@ def test_examples_are_the_median_and_the_worst_by_facts_then_rouge(capsys):
     print_examples(after, before)
     text = capsys.readouterr().out
     assert text.count("general, the median: ") == 2 and "general, the median: c" in text and "of all, the worst: b" in text
-    assert "  x A               b A" in text and "    A               c A" in text and text.count("plainly") == 4
+    assert "  x A               b A" in text and "    A               c A" in text and text.count("plainly") == 3
+    assert text.count("of all, the worst") == 1              # the only Chinese question is the median, and not shown twice
+
+    # data without facts have no x to explain
+    assert "x: the fact is wrong" in text
+    for prediction in after:
+        del prediction["fact"]
+    print_examples(after, before)
+    assert "x: the fact" not in capsys.readouterr().out
 
 
 def test_evaluate_says_what_made_it_and_what_it_found():

@@ -237,6 +237,16 @@ def test_the_step_with_the_likeliest_held_out_lines_is_kept(runs, monkeypatch):
     assert any(not torch.equal(p, seen[2][name]) for name, p in model.hyper.state_dict().items())
 
 
+def test_the_last_step_is_kept_on_request(runs, tmp_path, monkeypatch, capsys):
+    write_jsonl(tmp_path / "lines.jsonl", LINES)
+    monkeypatch.setattr(add_role.Best, "look", lambda *_: pytest.fail("no step is looked for"))
+    keys = ["--lines", tmp_path / "lines.jsonl", "--language", "zh", "--steps", "3", "--keep", "last", "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", ["add_role", "--run", str(runs / "hycora"), "--role", "new", "--out", str(tmp_path / "new"), *map(str, keys)])
+    add_role.main()
+    assert "as new at step 3, which is kept" in capsys.readouterr().out
+    assert json.loads((tmp_path / "new/config.json").read_text("utf8"))["added_role"]["keep"] == "last"
+
+
 def test_its_loss_falls_and_a_firmer_hold_moves_the_others_less(runs, monkeypatch):
     monkeypatch.setattr(new_role, "SETTLE", 0)
     samples = [Sample("added", "new", line["question"], tuple(line["generated"]), "zh") for line in LINES]

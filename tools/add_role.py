@@ -3,7 +3,7 @@
     python -m tools.add_role --run runs/demo --role "Captain Nemo" --lines nemo.jsonl --out runs/nemo [--steps 60]
 
 A line: {"question": "...", "answer": "..."}; every fifth is held out, and the step at which those were likeliest is
-kept. How it trains: tools/new_role.py. For methods with a hyper-network.
+kept, or with --keep last the last one. How it trains: tools/new_role.py. For methods with a hyper-network.
 """
 from console import Parser, counted, one_line_errors
 
@@ -82,6 +82,8 @@ def main():
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--lr", type=float, default=1e-2)
     parser.add_argument("--hold", type=float, default=10.0, help="how firmly the other roles are held")
+    parser.add_argument("--keep", choices=("best", "last"), default="best",
+                        help="the step to keep: where the held-out lines were likeliest, or the last, for more voice")
     parser.add_argument("--out", required=True, help="a new run folder")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
@@ -99,7 +101,7 @@ def main():
     whole = training_seconds(args.run)
     with new_folder_at(args.out) as out:
         model, tokenizer, config = load_run(args.run, args.device)
-        best = Best(held, max(1, args.steps // LOOKS)) if held else None
+        best = Best(held, max(1, args.steps // LOOKS)) if held and args.keep == "best" else None
         torch.manual_seed(config["seed"])
         start = time.monotonic()
         config, losses, moved = add_role(model, tokenizer, config, args.role, learnt, args.profile, args.steps, args.lr,
@@ -109,7 +111,7 @@ def main():
         # the new run folder
         model.save(out)
         write_json(out / "roles.json", config["roles"])
-        how = {key: getattr(args, key) for key in ("run", "role", "lines", "steps", "lr", "hold")}
+        how = {key: getattr(args, key) for key in ("run", "role", "lines", "steps", "lr", "hold", "keep")}
         kept = {key: value for key, value in config.items() if key not in ("roles", "made_of")}
         write_json(out / "config.json", kept | {"out": args.out, "added_role": how})
 
@@ -117,7 +119,8 @@ def main():
           f"per token; no other role's matrices moved by more than {100 * moved ** 0.5:.2g} %")
     if held:
         mine, theirs, nearest = nearest_role(model.eval(), tokenizer, config, held, args.role)
-        print(f"{counted(len(held), 'line')} held back: {mine:.3f} as {args.role} at step {best.step}, which is kept; "
+        step = best.step if best else args.steps
+        print(f"{counted(len(held), 'line')} held back: {mine:.3f} as {args.role} at step {step}, which is kept; "
               f"{theirs:.3f} as {nearest}, who comes nearest")
     if whole:
         print(f"{seconds:.0f} s; the run itself trained for {whole:.0f} s, {whole / seconds:.1f} times as long")

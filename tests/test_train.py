@@ -137,12 +137,15 @@ def test_padding_and_activation_checkpointing_change_nothing():
 
 
 def test_blocks_compile_once_not_per_layer():
-    """Two graphs, since the first block's input needs no gradient, for six blocks and batches of any shape."""
+    """Two graphs, since the first block's input needs no gradient, for six blocks and batches of any shape.
+
+    The lengths are no width of the model: sizes that happen to be equal are taken for one, which costs a graph each.
+    """
     from torch._dynamo.utils import counters
     torch._dynamo.reset()
     counters.clear()
     model = randomise(hyper_model("hycora", small_backbone(num_hidden_layers=6)), 0.05)
-    batches = [collate(rows(n), 0) for n in (3, 5, 8)]
+    batches = [collate([Example(torch.randint(97, (T,)).tolist(), 3, i % 4) for i in range(n)], 0) for n, T in ((3, 11), (5, 19), (8, 13))]
     plain = gradients(model, batches, lam=0.3)
     model.backbone.compile_blocks(backend="eager")
     compiled = gradients(model, batches, lam=0.3)

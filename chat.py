@@ -173,6 +173,15 @@ def follow(conversation, line):
         conversation.answer(line)
 
 
+def read_line():
+    """The next line of standard input; from a pipe or a file it is printed too, as a terminal does while one types."""
+    if sys.stdin.isatty():
+        return input("> ").strip()
+    line = input().strip()
+    print(f"> {printable(line)}")
+    return line
+
+
 def chat(args):
     """Reads questions from standard input and streams the answers, until /quit or the end of input."""
     if sys.stdin is None:
@@ -185,7 +194,7 @@ def chat(args):
 
     while True:
         try:
-            line = input("> " if sys.stdin.isatty() else "").strip()
+            line = read_line()
             if line.split(" ")[0] == "/quit":
                 return
             follow(conversation, line)

@@ -1,4 +1,4 @@
-"""BLEU, ROUGE, distinct-n and the bootstrap, without torch: answers against their references.
+"""BLEU, ROUGE, distinct-n, loops and the bootstrap, without torch: answers against their references.
 
 BLEU-4 and ROUGE are the paper's: sentence BLEU with nltk's smoothing method 3 and the F of the `rouge` package, best
 reference per metric, Chinese by character.
@@ -171,6 +171,12 @@ def distinct_n(answers, n):
     return len(counts) / max(1, counts.total())
 
 
+def repeats_itself(answer, language):
+    """Whether two to eight words (Chinese: characters) occur three times in a row: greedy decoding ran in a circle."""
+    text = "".join(f"{word} " for word in tokenize_words(answer, language))
+    return re.search(r"(?<!\S)((?:\S+ ){2,8}?)\1\1", text) is not None
+
+
 def bootstrap(values, resamples=1000, seed=0):
     """95 % interval of the mean over test items, by drawing the items anew: (low, high) of values (n,) or (n, m).
 
@@ -199,8 +205,8 @@ def bootstrap_difference(a, b, resamples=1000, seed=0):
 
 
 def mean_scores(predictions):
-    """The scores of prediction lines: means, n, 95 % intervals, mean length in words, distinct-1 and -2; "fact" and
-    n_facts over the lines that have facts, if any has."""
+    """The scores of prediction lines: means, n, 95 % intervals, mean length in words, distinct-1 and -2, the percentage
+    that repeat themselves; "fact" and n_facts over the lines that have facts, if any has."""
     values = [[prediction[metric] for metric in METRICS] for prediction in predictions]
     answers = [tokenize_words(p["answer"], p.get("language", "en")) for p in predictions]
     low, high = bootstrap(values)
@@ -211,6 +217,8 @@ def mean_scores(predictions):
     scores["length"] = sum(map(len, answers)) / len(answers)
     scores["distinct1"] = distinct_n(answers, 1)
     scores["distinct2"] = distinct_n(answers, 2)
+    looping = [p for p in predictions if repeats_itself(p["answer"], p.get("language", "en"))]
+    scores["loops"] = 100 * len(looping) / len(predictions)
 
     facts = [prediction["fact"] for prediction in predictions if "fact" in prediction]
     if facts:

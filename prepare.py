@@ -1,4 +1,6 @@
 """From a command line to what the loop needs: configuration, data, training examples, the run folder."""
+from console import counted
+
 import dataclasses
 import os
 from pathlib import Path
@@ -59,6 +61,9 @@ def load_data(cfg):
     if not cfg.profiles_in_prompt:
         return samples, tests, roles, {}
     profiles = {role: text for role, text in load_profiles(folder, cfg.language).items() if role in roles}
+    if profiles:
+        use = "in the prompts" if cfg.role_in_prompt else "kept with the run, not in the prompts"
+        print(f"profiles of {len(profiles)} of {counted(len(roles), 'role')}: {use}")
     return samples, tests, roles, profiles
 
 

@@ -171,6 +171,11 @@ def other_measures(scores):
     """The measures beside metrics and likelihood, a line each. KeyError for a likelihood that is none."""
     likelihood_table(scores)
     lines = []
+    splits = [of_split["overall"] for of_split in scores["splits"].values()]
+    if all("loops" in of_split for of_split in splits):
+        number = round(sum(of_split["loops"] * of_split["n"] for of_split in splits) / 100)
+        lines.append(f"loops: {number} of {sum(of_split['n'] for of_split in splits)} answers repeat words three times "
+                     f"in a row")
     if swap := scores.get("swap"):
         lines.append(f"role swap: answers as the right role {swap['right']['rougeL']:.1f} ROUGE-L, "
                      f"as the wrong role {swap['wrong']['rougeL']:.1f}")

@@ -57,7 +57,8 @@ def test_a_conversation_begins_anew_and_ends_with_the_input(monkeypatch, capsys)
     monkeypatch.setattr(chat, "Conversation", lambda args: talk)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"/new\n/roles\n"), "utf8"))
     chat.chat(None)
-    assert talk.history == [] and capsys.readouterr().out.splitlines()[1:] == ["The conversation is forgotten.", "Jack, Count Dracula, The Mad Hatter", ""]
+    lines = ["> /new", "The conversation is forgotten.", "> /roles", "Jack, Count Dracula, The Mad Hatter", ""]
+    assert talk.history == [] and capsys.readouterr().out.splitlines()[1:] == lines
 
 
 def test_a_question_in_another_language_than_the_roles_is_warned_of(monkeypatch, capsys):

@@ -19,7 +19,7 @@ from likelihood import reference_nll
 from model import ModelConfig, Transformer
 from tools import figures, paper, params, plots, similarity
 
-PAGES = sorted([ROOT / "README.md", ROOT / "RESULTS.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "RESULTS.md", *(ROOT / "docs").rglob("*.md")])
 
 
 def test_the_page_of_the_paper_is_what_the_source_makes_of_it():

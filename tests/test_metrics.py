@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, command
+from conftest import ROOT, SEED, command
 
 from metrics import (
     METRICS,
@@ -15,6 +15,7 @@ from metrics import (
     bootstrap_difference,
     contains_fact,
     mean_scores,
+    repeats_itself,
     rouge,
     score_answer,
     tokenize_words,
@@ -90,6 +91,20 @@ def test_distinct_n_by_hand():
     s = mean_scores([line | {"answer": "tea tea tea"}, line | {"answer": "tea now"}])
     assert (s["length"], s["distinct1"], s["distinct2"]) == (2.5, 2 / 5, 2 / 3)
     assert mean_scores([line | {"answer": ""}])["distinct2"] == 0 and mean_scores([line | {"answer": "tea now"}])["distinct2"] == 1
+
+
+def test_an_answer_that_runs_in_a_circle():
+    rng = random.Random(SEED)
+    found = set()
+    for _ in range(500):
+        words = rng.choices("ab", k=rng.randrange(16))
+        loop = any(words[i:i + n] == words[i + n:i + 2 * n] == words[i + 2 * n:i + 3 * n] for n in range(2, 9) for i in range(len(words) - 3 * n + 1))
+        assert repeats_itself(" ".join(words), "en") == repeats_itself("".join(words), "zh") == loop, words
+        found.add(loop)
+    assert found == {True, False}
+    assert not repeats_itself("哈哈哈！", "zh") and not repeats_itself("no, no, no", "en") and not repeats_itself("bb abb abb a", "en")
+    lines = [dict.fromkeys(METRICS, 1.0) | {"answer": "the cat of the cat of the cat of tea"}, dict.fromkeys(METRICS, 1.0) | {"answer": "tea"}]
+    assert mean_scores(lines)["loops"] == 50
 
 
 def test_bootstrap_of_constants_and_columns():

@@ -1,5 +1,6 @@
 """The studies, their tables, and a new role for a finished run."""
 import json
+import re
 import shutil
 import sys
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from files import write_jsonl
 from selection import some_of_each
 from tools import add_role, new_role
 from tools.compare import compare
-from tools.gather import rolegpt, short_commit
+from tools.gather import across, rolegpt, short_commit
 from tools.studies import Study
 
 
@@ -124,7 +125,7 @@ def test_a_study_scores_the_backbone_in_context_and_puts_likelihoods_first(study
 
 def test_every_study_is_a_command_that_parses(monkeypatch):
     monkeypatch.chdir(ROOT)
-    page = (ROOT / "docs/studies.md").read_text("utf8")
+    page = (ROOT / "RESULTS.md").read_text("utf8")
     for name, study in reproduce.STUDIES.items():
         assert f"`{name}`" in page, name
         for of in reproduce.plan(study, ROOT / "runs", []).values():
@@ -171,17 +172,48 @@ def test_a_study_says_what_went_wrong(study, tmp_path):
     assert len(messages) == 2 and all(f"lora/{n}.log" in message and "rolebench-zh" in message for n, message in enumerate(messages, 1))
 
 
+def test_what_a_method_gains_from_one_point_to_another(tmp_path):
+    """On the lines that both read: role B is at one point only. 60 lines of A gain 0.5 nats at "b", 0.25 and 0.75 with two seeds."""
+    def run(name, roles, nats):
+        folder = tmp_path / name
+        folder.mkdir()
+        lines = [{"split": "general", "role": role, "question": str(i), "right": nats + i, "wrong": [], "zero": 99.0} for role in roles for i in range(60)]
+        write_jsonl(folder / "likelihood.jsonl", lines)
+        return folder
+    (tmp_path / "unread").mkdir()
+    points = {"a": {"hycora": [run("1", "A", 2)], "lora": [run("2", "A", 2)], "neeko": [tmp_path / "unread"]},
+              "b": {"hycora": [run("3", "AB", 1.25), run("4", "AB", 1.75)], "neeko": [run("5", "A", 1)]}}
+    row, = across(points)
+    assert (row["method"], row["from"], row["to"], row["n"], row["difference"]) == ("hycora", "a", "b", 60, -0.5)
+    assert row["interval"] == pytest.approx((-0.75, -0.25))
+    assert results.across_table([row])[1] == ["hycora: b - a", "-0.500 [-0.750, -0.250] *"]
+
+
+def test_the_tables_of_a_study_of_many_roles():
+    """The lead of HyCoRA is 0.1 nats for the three roles with fewest lines, 0 for the others."""
+    lines = {role: n for n, role in enumerate("ABCDEF", 1)}
+    nats = {"hycora": dict.fromkeys("ABCDEF", 1.0), "ind-lora": {role: 1.1 if n < 4 else 1.0 for role, n in lines.items()}}
+    point = {"rows": [], "differences": [], "runs": {}, "by role": {"lines": lines, "nats": nats}}
+    tables = results.tables_of("many", {"points": {"all": point}, "arguments": "", "torch": ""})
+    assert "| 2 | 1 to 2 | +0.1000 |\n| 2 | 3 to 4 | +0.0500 |\n| 2 | 5 to 6 | +0.0000 |" in tables["many scarcity"]
+    assert "training lines and lead: -0.88" in tables["many scarcity"]
+
+
 def test_the_tables_are_those_of_the_results(tmp_path, monkeypatch):
-    """Nothing in README.md and RESULTS.md between the marks was typed, or is older than the results."""
-    for name in ("README.md", "RESULTS.md"):
-        shutil.copy(ROOT / name, tmp_path)
+    """Nothing between the marks of a page was typed, or is older than the results."""
+    pages = [page.relative_to(ROOT) for page in results.pages()]
+    marks = set()
+    for page in pages:
+        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
+        text = (ROOT / page).read_text("utf8")
+        (tmp_path / page).write_text(re.sub(r"(<!-- table [^>]*-->\n).*?(<!-- end -->)", r"\1\2", text, flags=re.S), "utf8")
+        marks |= set(re.findall(r"<!-- table (.*?) -->", text))
     monkeypatch.setattr(results, "RESULTS", ROOT / "results")
     monkeypatch.setattr(results, "ROOT", tmp_path)
     results.fill_tables()
-    for name in ("README.md", "RESULTS.md"):
-        text = (ROOT / name).read_text("utf8")
-        assert (tmp_path / name).read_text("utf8") == text
-    assert "<!-- table" in text
+    for page in pages:
+        assert (tmp_path / page).read_text("utf8") == (ROOT / page).read_text("utf8"), page
+    assert len(pages) > 3 and {"tiny", "tiny nats"} <= marks
 
 
 # -------------------------------------------------------------------------------------------------------- a new role

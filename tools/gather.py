@@ -2,12 +2,16 @@
 import functools
 import statistics
 
+import numpy as np
+
 from checkpoint import read_run
 from data import fetch_data, load_rolebench
-from eval import make_prediction
+from eval import make_prediction, read_predictions
 from files import read_json, read_jsonl
-from metrics import aggregate
-from tools.compare import compare
+from metrics import aggregate, repeats_itself
+from tools.compare import compare, selections
+from tools.likelihoods import difference, read_likelihood
+from tools.scarcity import role_means, training_lines
 
 
 def minutes(run):
@@ -54,12 +58,70 @@ def about_runs(runs):
     accuracies = [s["likelihood"]["role_accuracy"] for s in scores if "role_accuracy" in s.get("likelihood", {})]
     retrievals = [s["retrieval_top1"] for s in scores if "retrieval_top1" in s]
     by_reader = [s["retrieval_swapped"]["reader"] for s in scores if "retrieval_swapped" in s]
+    loops = []
+    for run in runs:
+        answers = read_predictions(run / "predictions.jsonl", trust=True)
+        loops.append(100 * statistics.mean(repeats_itself(p["answer"], p["language"]) for p in answers))
     return {"as the wrong role": over_seeds(swaps),
             "role accuracy": over_seeds([100 * share for share in accuracies]),
             "retrieval": over_seeds([100 * share for share in retrievals]),
             "retrieval, read as another": over_seeds([100 * share for share in by_reader]),
+            "loops": over_seeds(loops),
             "minutes": over_seeds([minutes(run) for run in runs]),
             "commits": sorted({short_commit(run) for run in runs})}
+
+
+def by_role(folders):
+    """{"lines": {role: training lines}, "nats": {variant: {role: nats per token as the right role}}}, means over the
+    seeds; None unless all runs read the same lines' likelihood."""
+    runs = [run for of in folders.values() for run in of]
+    if not all((run / "likelihood.jsonl").is_file() for run in runs):
+        return None
+    nats = {}
+    for name, of in folders.items():
+        means = [role_means(run)[0] for run in of]
+        nats[name] = {role: statistics.mean(each[role] for each in means) for role in means[0]}
+    return {"lines": training_lines(runs[0]), "nats": nats}
+
+
+def across(points):
+    """What each variant gains in nats per token, as the right role, from a study's first point to each later one.
+
+    points: {point: {variant: its runs}}. Returns rows {"method", "split", "kind", "from", "to", "n", "difference",
+    "interval"}, on the test lines that both points read; intervals draw lines and seeds anew, together.
+    """
+    rows = []
+    first, *later = points
+    for point in later:
+        for method, runs in points[point].items():
+            for row in gains(points[first].get(method, []), runs):
+                rows.append({"method": method, "from": first, "to": point, **row})
+    return rows
+
+
+def gains(runs, others):
+    """Rows {"split", "kind", "n", "difference", "interval"} of `others` minus `runs`, on the test lines that all of
+    them read; none unless both sides have runs with likelihoods."""
+    sides = [[nats_by_line(run) for run in side] for side in (runs, others)]
+    if not all(side and all(side) for side in sides):
+        return []
+    items = sorted(set.intersection(*(set(nats) for side in sides for nats in side)))
+    before, after = (np.array([[nats[item] for item in items] for nats in side]) for side in sides)
+
+    rows = []
+    for where, chosen in selections(items, per_role=False):
+        rows.append({"split": where["split"], "kind": where["kind"], "n": len(chosen),
+                     **difference(after[:, chosen], before[:, chosen])})
+    return rows
+
+
+def nats_by_line(run):
+    """{test line: nats per token as the right role} of a run; empty where not measured."""
+    path = run / "likelihood.jsonl"
+    if not path.is_file():
+        return {}
+    items, values = read_likelihood(path)
+    return dict(zip(items, values[:, 0]))
 
 
 def gather(folders, answers=()):
@@ -78,4 +140,8 @@ def gather(folders, answers=()):
         rows = [row for row in rows if row["method"] != "backbone"]
         differences = [d for d in differences if d["method"] != "backbone"]
     found = {"rows": rows, "differences": differences, "runs": {name: about_runs(of) for name, of in folders.items()}}
-    return {"likelihood": result["likelihood"], **found} if "likelihood" in result else found
+    if "likelihood" in result:
+        found = {"likelihood": result["likelihood"], **found}
+    if roles := by_role(folders):
+        found["by role"] = roles
+    return found

@@ -1,9 +1,9 @@
-"""The paper's questions asked again: every method, several seeds, and the tables of README.md and RESULTS.md.
+"""The paper's questions asked again: every method, several seeds, and the tables of the results.
 
     python -m tools.reproduce tiny [--seeds 5] [--jobs 2] [--only hycora,lora]
     python -m tools.reproduce real-cpu --model FOLDER_OR_ID --data DIR         # and any key of train.py, for all runs
 
-The studies are in tools/studies.py, what each asks and what it costs in docs/studies.md.
+The studies are in tools/studies.py, what each asks and what it costs in docs/studies.
 Runs go to --out, runs/reproduce/STUDY/POINT/VARIANT/SEED. The same command again keeps what is finished, resumes what
 was interrupted, and trains what is missing. Then results/STUDY.json gets every mean, deviation and interval of all that
 is scored so far, and `tools.results` fills the tables in from there.
@@ -23,7 +23,7 @@ from arguments import parse_args
 from checkpoint import read_run
 from config import KEYS, resolve
 from files import read_json, write_json
-from tools.gather import gather
+from tools.gather import across, gather
 from tools.results import RESULTS, fill_tables
 from tools.studies import STUDIES, VARIANTS
 
@@ -160,9 +160,9 @@ def main():
         RESULTS.mkdir(exist_ok=True)
         write_json(path, {
             "study": args.study, "arguments": " ".join([study.arguments, *more]), "torch": train.torch.__version__,
-            "points": {at: gather(of, answers[at]) for at, of in points.items()}})
+            "points": {at: gather(of, answers[at]) for at, of in points.items()}, "across": across(points)})
         fill_tables()
-        print(f"wrote results/{args.study}.json, and those of its tables for which README.md and RESULTS.md have marks")
+        print(f"wrote results/{args.study}.json, and those of its tables for which a page has marks")
     if wrong:
         sys.exit("tools.reproduce: " + "\n".join(wrong))
 

@@ -1,9 +1,11 @@
-"""The tables of README.md and RESULTS.md, from results/*.json, which `tools.reproduce` writes.
+"""The tables of README.md, RESULTS.md and docs/studies, from results/*.json, which `tools.reproduce` writes.
 
     python -m tools.results
 
-A table goes between "<!-- table NAME -->" and "<!-- end -->"; NAME is a study, "STUDY likelihood", "STUDY differences",
-or "STUDY kinds", which has the facts of each kind of knowledge. None is typed.
+A table goes between "<!-- table NAME -->" and "<!-- end -->". NAME is a study, or with a word after it: "differences",
+"nats" and "nats differences" (as the right role alone), "likelihood" (all of it), "kinds" (the facts of each kind of
+knowledge), "scarcity" (HyCoRA's lead over independent LoRAs by a role's training lines), or, of a study with several
+points, "across" (from the first point to the others). None is typed.
 """
 from console import render_table
 
@@ -14,7 +16,16 @@ from pathlib import Path
 from files import write_text
 from tools.compare_tables import FEW_ITEMS
 from tools.likelihoods import likelihood_tables
-from tools.tables import curve_table, difference_table, kind_table, score_table
+from tools.scarcity import PARTS, describe_correlation, lead_table, leads
+from tools.tables import (
+    across_table,
+    curve_table,
+    difference_table,
+    kind_table,
+    nats_difference_table,
+    nats_table,
+    score_table,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -27,24 +38,46 @@ def conditions(result):
     return f"`train.py {result['arguments']}`, torch {result['torch']}, commit {', '.join(commits)}."
 
 
+def pages():
+    """The pages that have tables."""
+    return [ROOT / "README.md", ROOT / "RESULTS.md", *sorted((ROOT / "docs/studies").glob("*.md"))]
+
+
+def tables_of(name, result):
+    """{mark: table in markdown} of a study's results."""
+    points = result["points"]
+    if len(points) > 1:
+        return {name: f"{render_table(curve_table(points), True)}\n\n{conditions(result)}",
+                f"{name} across": render_table(across_table(result.get("across", [])), True)}
+
+    (point,) = points.values()
+    tables = {"": [score_table(point)], " differences": [difference_table(point)]}
+    if "likelihood" in point:
+        tables[" nats"] = [nats_table(point)]
+        tables[" nats differences"] = [nats_difference_table(point)]
+        tables[" likelihood"] = likelihood_tables(point["likelihood"], FEW_ITEMS)
+    if kinds := kind_table(point):
+        tables[" kinds"] = [kinds]
+    texts = {}
+    for mark, of in tables.items():
+        texts[name + mark] = "\n\n".join(render_table(table, True) for table in of)
+    texts[name] += f"\n\n{conditions(result)}"
+
+    # who gains from sharing, by the number of a role's training lines
+    roles = point.get("by role", {"nats": {}})
+    if {"hycora", "ind-lora"} <= set(roles["nats"]) and len(roles["lines"]) >= 2 * PARTS:
+        rows = leads(roles["lines"], roles["nats"]["ind-lora"], roles["nats"]["hycora"])
+        texts[f"{name} scarcity"] = (f"{render_table(lead_table(rows, 'hycora over ind-lora'), True)}\n\n"
+                                     f"{describe_correlation(rows)}")
+    return texts
+
+
 def fill_tables():
-    """Writes the tables of results/*.json into README.md and RESULTS.md."""
+    """Writes the tables of results/*.json into the pages."""
     tables = {}
     for path in sorted(RESULTS.glob("*.json")):
-        result = json.loads(path.read_text("utf8"))
-        points = result["points"]
-        table = curve_table(points) if len(points) > 1 else score_table(*points.values())
-        tables[path.stem] = f"{render_table(table, True)}\n\n{conditions(result)}"
-        if len(points) == 1:
-            (point,) = points.values()
-            tables[f"{path.stem} differences"] = render_table(difference_table(point), True)
-            if "likelihood" in point:
-                both = likelihood_tables(point["likelihood"], FEW_ITEMS)
-                tables[f"{path.stem} likelihood"] = "\n\n".join(render_table(table, True) for table in both)
-            kinds = kind_table(point)
-            if kinds:
-                tables[f"{path.stem} kinds"] = render_table(kinds, True)
-    for path in (ROOT / "README.md", ROOT / "RESULTS.md"):
+        tables |= tables_of(path.stem, json.loads(path.read_text("utf8")))
+    for path in pages():
         text = path.read_text("utf8")
         for name, table in tables.items():
             text = re.sub(rf"(<!-- table {name} -->\n).*?(<!-- end -->)",

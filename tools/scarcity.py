@@ -32,6 +32,36 @@ def role_means(run):
     return {role: float(np.mean(nats)) for role, nats in of_role.items()}, items
 
 
+def training_lines(run):
+    """{role: number of training lines} of a run's data."""
+    config = read_run(run)
+    train = load_samples(fetch_data(config["data"]), config["language"], "train", config["splits"],
+                         config["generalization"])
+    return Counter(s.role for s in train)
+
+
+def leads(lines, first, second):
+    """[(role, training lines, lead of the second in nats)], by lines, of two methods' {role: nats}."""
+    rows = [(role, lines[role], first[role] - second[role]) for role in first]
+    return sorted(rows, key=lambda row: (row[1], row[0]))
+
+
+def lead_table(rows, name):
+    """`leads` as rows of text, headings first: the mean lead of each third of the roles."""
+    table = [["roles", "training lines", f"mean lead of {name}, nats per token"]]
+    for part in range(PARTS):
+        of_part = rows[part * len(rows) // PARTS:(part + 1) * len(rows) // PARTS]
+        lead = sum(row[2] for row in of_part) / len(of_part)
+        table.append([str(len(of_part)), f"{of_part[0][1]} to {of_part[-1][1]}", f"{lead:+.4f}"])
+    return table
+
+
+def describe_correlation(rows):
+    """The rank correlation of training lines and lead with its interval, as a line of text."""
+    found, (low, high) = correlation([row[1] for row in rows], [row[2] for row in rows])
+    return f"rank correlation of training lines and lead: {found:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
 def ranks(values):
     """Ranks from 0; equal values share their mean rank."""
     values = np.asarray(values, dtype=float)
@@ -63,17 +93,12 @@ def correlation(lines, leads, resamples=1000, seed=0):
 
 
 def scarcity(first, second):
-    """[(role, training lines, lead of the second run in nats)], by lines. ValueError unless both read the same."""
+    """`leads` of two runs. ValueError unless both read the same test lines."""
     of_first, items = role_means(first)
     of_second, others = role_means(second)
     if items != others:
         raise ValueError(f"{second} read other test lines than {first}: measure both on the same lines")
-    config = read_run(first)
-    train = load_samples(fetch_data(config["data"]), config["language"], "train", config["splits"],
-                         config["generalization"])
-    lines = Counter(s.role for s in train)
-    rows = [(role, lines[role], of_first[role] - of_second[role]) for role in of_first]
-    return sorted(rows, key=lambda row: (row[1], row[0]))
+    return leads(training_lines(first), of_first, of_second)
 
 
 @one_line_errors("tools.scarcity")
@@ -87,15 +112,8 @@ def main():
         raise ValueError(f"{args.runs[0]} reads {counted(len(rows), 'role')}: too few for a correlation")
     if len({row[1] for row in rows}) == 1:
         raise ValueError(f"{args.runs[0]}: all roles have {counted(rows[0][1], 'training line')}: nothing to correlate")
-
-    table = [["roles", "training lines", f"mean lead of {args.runs[1]}, nats per token"]]
-    for part in range(PARTS):
-        of_part = rows[part * len(rows) // PARTS:(part + 1) * len(rows) // PARTS]
-        lead = sum(row[2] for row in of_part) / len(of_part)
-        table.append([str(len(of_part)), f"{of_part[0][1]} to {of_part[-1][1]}", f"{lead:+.4f}"])
-    print(render_table(table))
-    found, (low, high) = correlation([row[1] for row in rows], [row[2] for row in rows])
-    print(f"rank correlation of training lines and lead: {found:+.2f} [{low:+.2f}, {high:+.2f}]")
+    print(render_table(lead_table(rows, args.runs[1])))
+    print(describe_correlation(rows))
 
 
 if __name__ == "__main__":

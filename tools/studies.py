@@ -1,6 +1,6 @@
 """The studies that tools.reproduce runs: which methods, seeds and settings answer which question.
 
-docs/studies.md gives the question, the expectation and the cost of each, written before it was run.
+A page of docs/studies gives the question, the expectation and the cost of each, written before it was run.
 """
 from dataclasses import dataclass, field
 
@@ -48,7 +48,8 @@ REAL = "--config configs/smollm2-135m-en.json"
 CHINESE = "--config configs/qwen2.5-0.5b-zh.json"
 TINY = "--config configs/tiny.json"
 CPU = "--splits role_specific --lambda-start-epoch 0.2 --precision bf16"     # which needs AVX512-BF16 or AMX
-READ = "--score-limit 100 --likelihood-limit 10000"                         # few answers, every line's likelihood
+LINES = "--likelihood-limit 10000"                                           # every test line's
+READ = f"--score-limit 100 {LINES}"                                          # and few answers
 STUDIES = {
     # real models on two cores
     "many-roles": Study(f"{REAL} {CPU} {READ} --epochs 1", ("hycora", "ind-lora", "hycora w/o HCL", "lora, name only"),
@@ -57,15 +58,16 @@ STUDIES = {
     "five-roles-zh": Study(f"{CHINESE} {CPU} {READ} --max-steps 75", TEN, (1, 2, 3), shots=(0, 4)),
 
     # the small world
-    "tiny": Study(f"{TINY} --likelihood-limit 10000", seeds=(1, 2, 3, 4, 5), shots=(0, 4)),
-    "tiny-hcl": Study(f"{TINY} --likelihood-limit 10000", HCL, (1, 2, 3)),
-    "tiny-lr": Study(TINY, seeds=(0,), points={lr: f"--lr {lr}" for lr in ("0.0007", "0.002", "0.006", "0.018")}),
-    "tiny-rank": Study(TINY, HALVES, (1, 2, 3, 4, 5),
+    "tiny": Study(f"{TINY} {LINES}", seeds=(1, 2, 3, 4, 5), shots=(0, 4)),
+    "tiny-hcl": Study(f"{TINY} {LINES}", HCL, (1, 2, 3)),
+    "tiny-lr": Study(f"{TINY} {LINES}", (*HALVES, "lora", "ind-lora"), (0,),
+                     {lr: f"--lr {lr}" for lr in ("0.0007", "0.002", "0.006", "0.018")}),
+    "tiny-rank": Study(f"{TINY} {LINES}", HALVES, (1, 2, 3, 4, 5),
                        {r: f"--rank {r} --alpha {2 * int(r)}" for r in ("8", "16", "64")}),
-    "tiny-data": Study(f"{TINY} --max-steps 750", FEW, (1, 2, 3),
-                       {n: f"--samples-per-role {n}" for n in ("4", "8", "16", "32")}),
-    "tiny-roles": Study(f"{TINY} --language en --max-steps 750", FEW, (1, 2, 3),
-                        {n: f"--role-subset {n}" for n in ("2", "4", "6")}),
+    "tiny-data": Study(f"{TINY} {LINES} --max-steps 375", FEW, (1, 2, 3),
+                       {n: f"--samples-per-role {n}" for n in ("4", "16", "64")}),
+    "tiny-roles": Study(f"{TINY} {LINES} --language en", FEW, (1, 2, 3),
+                        {n: f"--role-subset {n}" for n in ("2", "6")}),
 
     # short runs, one seed: results/real-cpu.json and zh-cpu.json
     "real-cpu": Study(f"{REAL} --role-subset 10 {CPU} --max-steps 200 --score-limit 100", THREE),

@@ -1,5 +1,6 @@
-"""The tables of README.md and RESULTS.md as rows of text, each from a point of results/STUDY.json."""
+"""The tables of the results as rows of text, each from a point of results/STUDY.json."""
 from tools.compare_tables import FEW_ITEMS
+from tools.likelihoods import change, number
 from tools.scored_runs import TITLES
 
 
@@ -45,7 +46,7 @@ def score_table(point):
     splits = list(dict.fromkeys(r["split"] for r in rows))
     metrics = printed_metrics(rows)
     nats = nats_of(point)
-    columns = ("as the wrong role", "role accuracy", "retrieval", "retrieval, read as another", "minutes")
+    columns = ("as the wrong role", "role accuracy", "retrieval", "retrieval, read as another", "loops", "minutes")
     more = [m for m in columns if any(run.get(m) for run in runs.values())]
     names = [split.replace("_", "-") for split in splits]
     heads = [f"{name} nats" for name in names if nats]
@@ -64,12 +65,43 @@ def score_table(point):
 def kind_table(point):
     """Methods by the facts of each kind of knowledge, in percent; None where the data name no kinds."""
     rows = [r for r in point["rows"] if r.get("kind", "all") != "all"]
-    kinds = list(dict.fromkeys(r["kind"] for r in rows))
-    table = [["fact", *kinds]]
+    if not rows:
+        return None
+    return crossed("right facts, percent", parts(rows), rows, lambda r: score_cell(r, "fact"))
+
+
+def nats_table(point):
+    """Methods by nats per token of the references as the right role, on each kind of knowledge, or split."""
+    rows = [r for r in point["likelihood"]["rows"] if r["role"] == "all"]
+    return crossed("nats per token", parts(rows), rows, lambda r: number(r["right"], ".3f"))
+
+
+def nats_difference_table(point):
+    """What each method has over the first in nats per token, on each kind of knowledge, or split, with its interval;
+    * where that leaves 0 out, of at least FEW_ITEMS items."""
+    rows = [{**d, "method": f"{d['method']} - {d['minus']}"} for d in point["likelihood"]["differences"]
+            if d["role"] == "all"]
+    return crossed("difference, 95 % interval", parts(rows), rows, lambda d: change(d["right"], d["n"] >= FEW_ITEMS))
+
+
+def parts(rows):
+    """{title: (split, kind)} of the parts of the test lines that rows are about: kinds of knowledge, or splits."""
+    found = {}
+    for row in rows:
+        if row["kind"] != "all":
+            found[row["kind"]] = (row["split"], row["kind"])
+    if found:
+        return found
+    return {row["split"].replace("_", "-"): (row["split"], "all") for row in rows}
+
+
+def crossed(title, columns, rows, cell):
+    """Methods by columns: rows of text from rows of `compare`, `cell` of each."""
+    table = [[title, *columns]]
     for method in dict.fromkeys(r["method"] for r in rows):
-        of = {r["kind"]: r for r in rows if r["method"] == method}
-        table.append([method, *(score_cell(of.get(kind), "fact") for kind in kinds)])
-    return table if kinds else None
+        of = {(r["split"], r["kind"]): cell(r) for r in rows if r["method"] == method}
+        table.append([method, *(of.get(where, "-") for where in columns.values())])
+    return table
 
 
 def difference_table(point):
@@ -93,6 +125,12 @@ def difference_cell(d, metric):
     low, high = d[metric]["interval"]
     star = " *" if not low <= 0 <= high and d.get("n", FEW_ITEMS) >= FEW_ITEMS else ""
     return f"{d[metric]['difference']:+.1f} [{low:+.1f}, {high:+.1f}]{star}"
+
+
+def across_table(rows):
+    """What each method gains in nats from a study's first point to its others, on each kind of knowledge, or split."""
+    named = [{**row, "method": f"{row['method']}: {row['to']} - {row['from']}"} for row in rows]
+    return crossed("difference, 95 % interval", parts(named), named, lambda d: change(d, d["n"] >= FEW_ITEMS))
 
 
 def curve_table(points):

@@ -124,7 +124,7 @@ def table(scores, before=None):
     kinds = kind_table(scores, before)
     likelihoods = likelihood_table(scores)
     return "\n".join([*([f"{likelihoods}\n"] if likelihoods else []), render_table(rows),
-                      *([f"\n{kinds}\n"] if kinds else []), *other_measures(scores)])
+                      *([f"\n{kinds}\n"] if kinds else []), *count_loops(splits), *other_measures(scores)])
 
 
 def likelihood_table(scores):
@@ -167,15 +167,20 @@ def kind_table(scores, before=None):
     return render_table(rows) if len(rows) > 1 else ""
 
 
+def count_loops(splits):
+    """How many answers repeat themselves, as a line of text; no line of scores that are older than this measure."""
+    of_all = [of_split["overall"] for of_split in splits.values()]
+    if not all("loops" in scores for scores in of_all):
+        return []
+    answers = sum(scores["n"] for scores in of_all)
+    loops = round(sum(scores["n"] * scores["loops"] / 100 for scores in of_all))
+    return [f"loops: {loops} of {answers} answers repeat words three times in a row"]
+
+
 def other_measures(scores):
     """The measures beside metrics and likelihood, a line each. KeyError for a likelihood that is none."""
     likelihood_table(scores)
     lines = []
-    splits = [of_split["overall"] for of_split in scores["splits"].values()]
-    if all("loops" in of_split for of_split in splits):
-        number = round(sum(of_split["loops"] * of_split["n"] for of_split in splits) / 100)
-        lines.append(f"loops: {number} of {sum(of_split['n'] for of_split in splits)} answers repeat words three times "
-                     f"in a row")
     if swap := scores.get("swap"):
         lines.append(f"role swap: answers as the right role {swap['right']['rougeL']:.1f} ROUGE-L, "
                      f"as the wrong role {swap['wrong']['rougeL']:.1f}")

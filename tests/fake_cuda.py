@@ -30,24 +30,24 @@ PRODUCTS = {"mm", "bmm", "addmm", "baddbmm"}
 
 # ------------------------------------------------------------------------------------------------ a CPU build believes in CUDA
 def install():
-    """Gives a CPU build of torch what the autograd engine asks of CUDA: a device guard, and hooks that say it is there.
-
-    A build for CUDA has them and is left alone. Symbols and the order of the hooks' virtual functions are those of torch 2.13 on Linux.
+    """Gives a torch without a GPU what the autograd engine asks of CUDA: hooks that say it is there and, to a build for the CPU, a device
+    guard and a few kernels. Symbols and the order of the hooks' virtual functions are those of torch 2.13 on Linux.
     """
-    lib = Path(torch.__file__).parent / "lib"
-    registry = "_ZN3c104impl26device_guard_impl_registryE"               # c10::impl::device_guard_impl_registry: [CPU, CUDA, ...]
-    guards = (ctypes.c_void_p * 2).in_dll(ctypes.CDLL(str(lib / "libc10.so")), registry)
-    if torch.version.cuda or guards[1]:
+    if torch.cuda.is_available() or hasattr(install, "keep"):
         return
-
-    # a guard of a CUDA with 0 devices, which torch itself then replaces by one that does nothing
+    lib = Path(torch.__file__).parent / "lib"
     function = ctypes.CFUNCTYPE(ctypes.c_byte, ctypes.c_void_p)
     no = function(lambda self: 0)
     yes = function(lambda self: 1)
     no_address, yes_address = (ctypes.cast(f, ctypes.c_void_p).value for f in (no, yes))
+
+    # a guard of a CUDA with 0 devices, which torch itself then replaces by one that does nothing
+    registry = "_ZN3c104impl26device_guard_impl_registryE"               # c10::impl::device_guard_impl_registry: [CPU, CUDA, ...]
+    guards = (ctypes.c_void_p * 2).in_dll(ctypes.CDLL(str(lib / "libc10.so")), registry)
     guard_table = (ctypes.c_void_p * 32)(*[no_address] * 32)
     guard = ctypes.c_void_p(ctypes.addressof(guard_table))
-    guards[1] = ctypes.addressof(guard)
+    if not guards[1]:
+        guards[1] = ctypes.addressof(guard)
     torch._C._ensureCUDADeviceGuardSet()
 
     # at::detail::getCUDAHooks(): a copy of its table of functions, in which isBuilt and hasPrimaryContext say yes
@@ -60,9 +60,10 @@ def install():
 
     # kernels that CUDA has, and for which a CPU takes several operations
     kernels = torch.library.Library("aten", "IMPL")
-    kernels.impl("silu_backward", lambda grad, x: torch.empty_like(x), "CUDA")
-    kernels.impl("_fused_rms_norm", fused_rms_norm, "CUDA")
-    kernels.impl("_fused_rms_norm_backward", fused_rms_norm_backward, "CUDA")
+    if not torch.version.cuda:
+        kernels.impl("silu_backward", lambda grad, x: torch.empty_like(x), "CUDA")
+        kernels.impl("_fused_rms_norm", fused_rms_norm, "CUDA")
+        kernels.impl("_fused_rms_norm_backward", fused_rms_norm_backward, "CUDA")
     install.keep = no, yes, guard_table, guard, hooks_table, kernels     # torch holds addresses only
 
 

@@ -17,7 +17,7 @@ from data import load_test_samples
 from hycora_layer import METHODS, AdapterConfig, HyperModel
 from likelihood import reference_nll
 from model import ModelConfig, Transformer
-from tools import figures, paper, params, plots, similarity
+from tools import curves, figures, paper, params, plots, similarity
 
 PAGES = sorted([ROOT / "README.md", ROOT / "RESULTS.md", *(ROOT / "docs").rglob("*.md")])
 
@@ -163,3 +163,21 @@ def test_voice_and_fact_of_a_study():
     drawn = plots.voice_and_fact(next(iter(study["points"].values())))
     path = figures.FOLDER / "voice-and-fact.svg"
     assert path.is_file() == bool(drawn) and (not drawn or path.read_text("utf8") == str(drawn)), "python -m tools.figures"
+
+
+def test_the_curves_of_a_study():
+    def point(nats):
+        return {"likelihood": {"rows": [{"method": method, "split": "general", "kind": "all", "role": "all", "right": {"mean": mean, "std": std}}
+                                        for method, (mean, std) in nats.items()]}}
+    points = {"8": point({"hycora": (2.0, 0.5), "lora": (1.0, None)}), "16": point({"hycora": (3.0, None), "lora": (3.01, None), "neeko": (1.5, None)})}
+    lines = curves.lines_of(points, "general", "all")
+    assert lines == {"hycora": {0: (2.0, 0.5), 1: (3.0, None)}, "lora": {0: (1.0, None), 1: (3.01, None)}, "neeko": {1: (1.5, None)}}
+    low, high = curves.limits(lines)
+    assert low < 1 and high > 3.01 and curves.ticks(low, high) == {1.0: "1.0", 1.5: "1.5", 2.0: "2.0", 2.5: "2.5", 3.0: "3.0"}
+    assert curves.spread({"a": 10, "b": 12, "c": 100}) == {"a": 5, "b": 22, "c": 95}
+    svg = str(curves.curves(points, [("general", "all")], "rank"))
+    assert svg.count("<circle") == 5 and all(f">{text}</text>" in svg for text in (*lines, "8", "16", "rank", "general: nats"))
+
+    # and the studies that the repository carries
+    for name, svg in figures.curves_of_studies().items():
+        assert (figures.FOLDER / f"{name}.svg").read_text("utf8") == str(svg), "python -m tools.figures"

@@ -1,10 +1,10 @@
 """The figures of the documents, as SVG that reads on white and on black.
 
-    python -m tools.figures                      # to docs/figures; voice and facts are those of results/tiny.json
+    python -m tools.figures                      # to docs/figures; the scores are those of results/*.json
     python -m tools.figures --run tiny/run       # and the similarities that Eq. 7 is about, before and after training
 
-The architecture is drawn here, how roles share matrices by `tools.diagrams`, numbers by `tools.plots` and
-`tools.similarity`; `tools.svg` has the drawing board and the colours.
+The architecture is drawn here, how roles share matrices by `tools.diagrams`, numbers by `tools.plots`,
+`tools.curves` and `tools.similarity`; `tools.svg` has the drawing board and the colours.
 """
 from console import one_line_errors
 
@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from files import parse_json, write_text
+from tools.curves import curves
 from tools.diagrams import batch, sharing
 from tools.plots import parameters, voice_and_fact
 from tools.similarity import similarity
@@ -20,6 +21,11 @@ from tools.svg import Svg
 
 FOLDER = ROOT / "docs/figures"
 STUDY = ROOT / "results/tiny.json"
+CURVES = {                              # studies with several points: parts of the test lines, what the points are
+    "tiny-lr": ([("general", "all"), ("role_specific", "own")], "learning rate"),
+    "tiny-rank": ([("general", "all"), ("role_specific", "own")], "rank"),
+    "tiny-data": ([("general", "all"), ("role_specific", "all")], "lines per role and split"),
+}
 
 
 def architecture():
@@ -94,6 +100,16 @@ def similarity_icon(svg, x, y, cells=4, size=22):
             svg.box(x + (j - 1.5) * size, y + (i - 1.5) * size, size, size, sign, size=12)
 
 
+def curves_of_studies():
+    """{name: figure} of the studies with several points that have been run."""
+    figures = {}
+    for name, (parts, title) in CURVES.items():
+        path = STUDY.with_name(f"{name}.json")
+        if path.is_file():
+            figures[name] = curves(parse_json(path.read_bytes(), path)["points"], parts, title)
+    return figures
+
+
 def main():
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
@@ -106,6 +122,7 @@ def main():
             figures["similarity"] = similarity(args.run)
         study = parse_json(STUDY.read_bytes(), STUDY)
         figures["voice-and-fact"] = voice_and_fact(next(iter(study["points"].values())))
+        figures |= curves_of_studies()
         args.out.mkdir(parents=True, exist_ok=True)
         drawn = {name: svg for name, svg in figures.items() if svg}
         for name, svg in drawn.items():

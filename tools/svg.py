@@ -90,10 +90,11 @@ class Svg:
         head = ' marker-end="url(#head)"' if arrow else ""
         self.parts.append(f'<path d="{d}" stroke-width="1.5"{more}{head}/>')
 
-    def curve(self, points, kind):
-        """A thick line through points, in the colour of a kind."""
+    def curve(self, points, kind, dashes="none"):
+        """A thick line through points, in the colour of a kind; dashes: SVG's stroke-dasharray."""
         d = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        self.parts.append(f'<polyline points="{d}" fill="none" stroke="{COLOURS[kind][1]}" stroke-width="3"/>')
+        more = f' stroke-dasharray="{dashes}"' if dashes != "none" else ""
+        self.parts.append(f'<polyline points="{d}" fill="none" stroke="{COLOURS[kind][1]}" stroke-width="3"{more}/>')
 
     def dot(self, x, y, kind, hollow=False):
         """A point of a plot; hollow: a ring."""

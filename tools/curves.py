@@ -1,0 +1,81 @@
+"""Figures of the studies with several points, for `tools.figures`: nats per token of each method, point by point."""
+import math
+
+from tools.plots import Axes, kind_of
+from tools.svg import Svg
+
+LEAST_GAP = 17                          # pixels between the names at the ends of two lines
+DASHES = ("none", "9 5", "2 4")         # of the methods of one colour
+
+
+def curves(points, parts, x_title):
+    """The nats of every method at every point of results/STUDY.json; a panel for each (split, kind) of `parts`.
+
+    Vertical lines are the deviation over the seeds. The points are evenly spaced, whatever their numbers are.
+    """
+    svg = Svg(830, 350, f"Nats per token of every method against {x_title}, lower is better.")
+    width = 760 / len(parts)
+    for i, (split, kind) in enumerate(parts):
+        lines = lines_of(points, split, kind)
+        low, high = limits(lines)
+        box = (62 + (width + 10) * i, 50, width - 170, 230)
+        axes = Axes(svg, box, (-0.3, len(points) - 0.7), (low, high))
+        title = kind if kind != "all" else split.replace("_", "-")
+        axes.draw(dict(enumerate(points)), ticks(low, high), x_title, f"{title}: nats")
+        kinds = [kind_of(method) for method in lines]
+        for n, of_points in enumerate(lines.values()):
+            draw_line(axes, of_points, kinds[n], DASHES[kinds[:n].count(kinds[n]) % len(DASHES)])
+        names = {method: axes.at(0, max(of_points.items())[1][0])[1] for method, of_points in lines.items()}
+        right = axes.at(len(points) - 0.7, low)[0]
+        for method, y in spread(names).items():
+            svg.text(right + 8, y, method, 13, anchor="start")
+    return svg
+
+
+def lines_of(points, split, kind):
+    """{method: {number of the point: (mean, deviation over the seeds or None)}} of a part of the test lines."""
+    lines = {}
+    for n, point in enumerate(points.values()):
+        for row in point["likelihood"]["rows"]:
+            if (row["split"], row["kind"], row["role"]) == (split, kind, "all"):
+                lines.setdefault(row["method"], {})[n] = (row["right"]["mean"], row["right"]["std"])
+    return lines
+
+
+def limits(lines):
+    """The range of the vertical axis."""
+    values = []
+    for of_points in lines.values():
+        for mean, deviation in of_points.values():
+            values += [mean - (deviation or 0), mean + (deviation or 0)]
+    margin = 0.06 * (max(values) - min(values)) or 0.01
+    return min(values) - margin, max(values) + margin
+
+
+def ticks(low, high):
+    """{value: text} of three to six round numbers within a range."""
+    step = 10 ** math.floor(math.log10((high - low) / 3))
+    step *= max(factor for factor in (1, 2, 5) if factor * step <= (high - low) / 3)
+    digits = max(0, -math.floor(math.log10(step)))
+    first = math.ceil(low / step)
+    return {n * step: f"{n * step:.{digits}f}" for n in range(first, math.floor(high / step) + 1)}
+
+
+def draw_line(axes, of_points, kind, dashes):
+    """A method: a line through its points, with their deviations."""
+    axes.svg.curve([axes.at(n, mean) for n, (mean, _) in sorted(of_points.items())], kind, dashes)
+    for n, (mean, deviation) in of_points.items():
+        axes.svg.dot(*axes.at(n, mean), kind)
+        if deviation:
+            axes.svg.path(axes.at(n, mean - deviation), axes.at(n, mean + deviation), arrow=False)
+
+
+def spread(heights):
+    """{name: height} moved apart, so that no two are closer than LEAST_GAP; their order and middle stay."""
+    names = sorted(heights, key=heights.get)
+    placed = []
+    for name in names:
+        least = placed[-1] + LEAST_GAP if placed else -math.inf
+        placed.append(max(heights[name], least))
+    shift = (sum(heights.values()) - sum(placed)) / len(names)
+    return {name: y + shift for name, y in zip(names, placed)}

@@ -179,6 +179,8 @@ def place_in_run(run, suffix, scores, roles):
         paths = score_paths(run, suffix + (f"-{n}" if n > 1 else ""))
         if not paths[0].is_file():
             break
+
+        # scores made in the same way are replaced, but for what only they measured
         old = read_json(paths[0], "the scores of a run")
         if old.get("data") == scores["data"] and old.get("decoding") == scores["decoding"]:
             kept = {key: old[key] for key in MEASURES if key in old}
@@ -187,6 +189,8 @@ def place_in_run(run, suffix, scores, roles):
                 scored = {role for split in old["splits"].values() for role in split["roles"]}
             scores = kept | scores if scored <= set(roles) else scores
             break
+
+        # others stay, and the next name is tried
         n += 1
     return scores, paths
 

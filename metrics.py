@@ -188,15 +188,19 @@ def bootstrap(values, resamples=1000, seed=0):
     return np.percentile(drawn @ values / n, (2.5, 97.5), axis=0).tolist()
 
 
-def bootstrap_difference(a, b, resamples=1000, seed=0):
+def bootstrap_difference(a, b, resamples=1000, seed=0, same_seeds=False):
     """95 % interval of mean(a) - mean(b) by drawing test items and training seeds anew, together: (low, high).
 
-    a (S_a, n), b (S_b, n): runs by items; the items are paired, the runs are not. A side of one run stays that run.
-    With few runs it is somewhat too narrow: with S, their part of the variance is (S - 1) / S of what it should be.
+    a (S_a, n), b (S_b, n): runs by items, which are paired. same_seeds: so are the runs, and a seed is drawn for both
+    sides. A side of one run stays that run. With few runs it is somewhat too narrow: with S, their part of the variance
+    is (S - 1) / S of what it should be.
     """
     rng = np.random.default_rng(seed)
     n = np.shape(a)[1]
     items = rng.multinomial(n, [1 / n] * n, resamples) / n                                 # (resamples, n) weights
+    if same_seeds:                                                                         # one side: the differences
+        a, b = np.subtract(a, b), np.zeros((1, n))
+
     sides = []
     for values in (np.asarray(a, dtype=float), np.asarray(b, dtype=float)):
         runs = rng.multinomial(len(values), [1 / len(values)] * len(values), resamples) / len(values)

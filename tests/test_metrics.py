@@ -165,6 +165,19 @@ def test_bootstrap_of_items_and_seeds_together():
     assert (high - low) / 2 == pytest.approx(1.96 * variance ** 0.5, rel=0.15)
 
 
+def test_runs_of_the_same_seeds_are_compared_seed_by_seed():
+    """What a seed does to both sides cancels: b is a, 0.3 lower but for noise of 0.01 a seed. Against scipy's own bootstrap."""
+    from scipy.stats import bootstrap as scipys
+    rng = np.random.default_rng(torch.randint(1000, ()).item())
+    a = rng.normal(size=(8, 1)) + np.zeros(40)
+    b = a - 0.3 + 0.01 * rng.normal(size=(8, 1))
+    low, high = bootstrap_difference(a, b, 4000, same_seeds=True)
+    theirs = scipys(((a - b)[:, 0],), np.mean, n_resamples=4000, method="percentile").confidence_interval
+    assert [low, high] == pytest.approx(list(theirs), abs=0.002) and high - low < 0.05
+    low, high = bootstrap_difference(a, b)
+    assert high - low > 0.3
+
+
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="GPT-4's published answers are not here")
 @pytest.mark.parametrize("file, language, row, tolerance", [
     ("zh-general", "zh", (37.02, 58.55, 36.53, 52.14), 0.011), ("zh-role_specific", "zh", (7.32, 35.57, 12.28, 23.06), 0.011),

@@ -17,7 +17,8 @@ from files import write_jsonl
 from selection import some_of_each
 from tools import add_role, new_role
 from tools.compare import compare
-from tools.gather import across, rolegpt, short_commit
+from tools.across import across
+from tools.gather import rolegpt, short_commit
 from tools.studies import Study
 
 
@@ -94,6 +95,7 @@ def test_a_study_trains_what_is_missing_and_fills_the_tables(study, tmp_path, mo
     result = json.loads((tmp_path / "results/tiny.json").read_text())["points"]["all"]
     assert result["rows"] == compare(runs)["rows"] and result["differences"][0]["minus"] == "hycora"
     assert {name: run["retrieval"] is None for name, run in result["runs"].items()} == {"hycora": False, "lora": True}
+    assert [row["text"] for row in result["named from"][:2]] == ["hycora", "lora"] and len(result["named from"][0]["accuracy"]) == 2
     text = (tmp_path / "README.md").read_text()
     row = next(r for r in result["rows"] if r["method"] == "lora" and r["split"] == "general")
     nats = [r["right"] for r in result["likelihood"]["rows"] if r["method"] == "lora" and r["kind"] == r["role"] == "all"]
@@ -176,7 +178,7 @@ def test_what_a_method_gains_from_one_point_to_another(tmp_path):
     """On the lines that both read: role B is at one point only. 60 lines of A gain 0.5 nats at "b", 0.25 and 0.75 with two seeds."""
     def run(name, roles, nats):
         folder = tmp_path / name
-        folder.mkdir()
+        folder.mkdir(parents=True)
         lines = [{"split": "general", "role": role, "question": str(i), "right": nats + i, "wrong": [], "zero": 99.0} for role in roles for i in range(60)]
         write_jsonl(folder / "likelihood.jsonl", lines)
         return folder
@@ -187,6 +189,17 @@ def test_what_a_method_gains_from_one_point_to_another(tmp_path):
     assert (row["method"], row["from"], row["to"], row["n"], row["difference"]) == ("hycora", "a", "b", 60, -0.5)
     assert row["interval"] == pytest.approx((-0.75, -0.25))
     assert results.across_table([row])[1] == ["hycora: b - a", "-0.500 [-0.750, -0.250] *"]
+
+    points = {at: {"hycora": [run(f"{at}/{seed}", "A", nats + seed) for seed in range(5)]} for at, nats in (("a", 2), ("b", 1))}
+    row, = across(points)                                  # the same seeds: what each of them does to both points cancels
+    assert row["difference"] == pytest.approx(-1) and row["interval"] == pytest.approx((-1, -1))
+
+
+def test_the_table_of_voices():
+    rows = [{"split": split, "language": "en", "n": 9, "text": text, "accuracy": accuracy} for split, text, accuracy in (
+        ("general", "hycora", [90.0, 1.5]), ("general", "chance", [12.5, None]), ("role_specific", "chance", [10.0, None]))]
+    assert results.voice_table(rows) == [["role named from", "general, en", "role-specific, en"],
+                                         ["hycora", "90.0 ± 1.5", "-"], ["chance", "12.5", "10.0"]]
 
 
 def test_the_tables_of_a_study_of_many_roles():

@@ -11,7 +11,8 @@ First comes the likelihood of the references, if it was measured (tools/likeliho
 of a right answer, "fact" is the percentage of right answers, and each kind of knowledge that they name is a row.
 
 The interval of a difference is a bootstrap over test items and seeds together: it shows how far other questions and
-other seeds could move it. With a single seed it covers the questions only.
+other seeds could move it. Methods that were trained with the same seeds are compared seed by seed. With a single seed
+it covers the questions only.
 """
 from console import Parser, one_line_errors, render_table
 
@@ -54,13 +55,20 @@ def deviations_of(runs, chosen):
     return {metric: statistics.stdev(of_seed[metric] for of_seed in means) for metric in means[0]}
 
 
-def differences_of(scores, others):
-    """{metric: {"difference", "interval"}} of the scores (seeds, items, metrics) of two methods."""
+def same_seeds(groups):
+    """The methods of {method: runs} that were trained with the seeds of the first one."""
+    (first, of_first), *_ = groups.items()
+    return {name for name, runs in groups.items() if [run.seed for run in runs] == [run.seed for run in of_first]}
+
+
+def differences_of(scores, others, paired):
+    """{metric: {"difference", "interval"}} of the scores (seeds, items, metrics) of two methods; paired: of the same
+    seeds."""
     found = {}
     for metric, mean in means_of(scores.mean(0) - others.mean(0)).items():
         column = list(TITLES).index(metric)
         known = ~np.isnan(scores[0, :, column])
-        interval = bootstrap_difference(scores[:, known, column], others[:, known, column])
+        interval = bootstrap_difference(scores[:, known, column], others[:, known, column], same_seeds=paired)
         found[metric] = {"difference": mean, "interval": tuple(interval)}
     return found
 
@@ -83,7 +91,7 @@ def likelihoods_of(groups, per_role):
             raise ValueError(f"the likelihoods of {name} are of other test lines than those of {first}: measure both "
                              f"on the same lines")
     values = {name: [of_run for _, of_run in of_runs] for name, of_runs in measured.items()}
-    return compare_likelihoods(values, selections(items, per_role))
+    return compare_likelihoods(values, selections(items, per_role), same_seeds(groups))
 
 
 def compare(paths, per_role=False, names=None):
@@ -91,6 +99,7 @@ def compare(paths, per_role=False, names=None):
     "likelihood", {"rows", "differences"} in nats, where it was measured. names: as for `grouped`."""
     groups, rows, differences = grouped(paths, names), [], []
     (reference, first), *_ = groups.items()
+    paired = same_seeds(groups)
     scores = {name: np.stack([r.scores for r in runs]) for name, runs in groups.items()}    # (seeds, items, metrics)
     for where, chosen in selections(first[0].items, per_role):
         for name, runs in groups.items():
@@ -100,8 +109,8 @@ def compare(paths, per_role=False, names=None):
                          "std": deviations_of(runs, chosen), "trainable": runs[0].trainable,
                          "tokens_per_s": statistics.median(speeds) if speeds else None})
             if name != reference:
-                differences.append({"method": name, "minus": reference, **where, "n": len(chosen),
-                                    **differences_of(scores[name][:, chosen], scores[reference][:, chosen])})
+                found = differences_of(scores[name][:, chosen], scores[reference][:, chosen], name in paired)
+                differences.append({"method": name, "minus": reference, **where, "n": len(chosen), **found})
     provenance = {name: [run.by for run in runs] for name, runs in groups.items()}
     result = {"rows": rows, "differences": differences, "provenance": provenance}
     if likelihoods := likelihoods_of(groups, per_role):

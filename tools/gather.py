@@ -1,17 +1,16 @@
 """The runs of a study put together, for tools.reproduce: scores compared, how distinct the roles are, what it cost."""
 import functools
 import statistics
-
-import numpy as np
+from importlib.util import find_spec
 
 from checkpoint import read_run
 from data import fetch_data, load_rolebench
 from eval import make_prediction, read_predictions
 from files import read_json, read_jsonl
 from metrics import aggregate, repeats_itself
-from tools.compare import compare, selections
-from tools.likelihoods import difference, read_likelihood
+from tools.compare import compare
 from tools.scarcity import role_means, training_lines
+from tools.voice import training_samples, voices
 
 
 def minutes(run):
@@ -84,44 +83,23 @@ def by_role(folders):
     return {"lines": training_lines(runs[0]), "nats": nats}
 
 
-def across(points):
-    """What each variant gains in nats per token, as the right role, from a study's first point to each later one.
+def named_from(folders, answers):
+    """How often a classifier names the role (tools.voice) from the variants' answers, from files of answers, and from
+    what puts that into perspective. Rows {"split", "language", "n", "text", "accuracy": [mean, deviation over the
+    seeds]}, "text" a variant, the stem of a file, or as in `voices`. None without scikit-learn."""
+    if not find_spec("sklearn"):
+        return None
+    names = {run: name for name, runs in folders.items() for run in runs} | {path: path.stem for path in answers}
+    predictions = {}
+    for path in names:
+        predictions[path] = read_predictions(path if path in answers else path / "predictions.jsonl", trust=True)
 
-    points: {point: {variant: its runs}}. Returns rows {"method", "split", "kind", "from", "to", "n", "difference",
-    "interval"}, on the test lines that both points read; intervals draw lines and seeds anew, together.
-    """
-    rows = []
-    first, *later = points
-    for point in later:
-        for method, runs in points[point].items():
-            for row in gains(points[first].get(method, []), runs):
-                rows.append({"method": method, "from": first, "to": point, **row})
-    return rows
-
-
-def gains(runs, others):
-    """Rows {"split", "kind", "n", "difference", "interval"} of `others` minus `runs`, on the test lines that all of
-    them read; none unless both sides have runs with likelihoods."""
-    sides = [[nats_by_line(run) for run in side] for side in (runs, others)]
-    if not all(side and all(side) for side in sides):
-        return []
-    items = sorted(set.intersection(*(set(nats) for side in sides for nats in side)))
-    before, after = (np.array([[nats[item] for item in items] for nats in side]) for side in sides)
-
-    rows = []
-    for where, chosen in selections(items, per_role=False):
-        rows.append({"split": where["split"], "kind": where["kind"], "n": len(chosen),
-                     **difference(after[:, chosen], before[:, chosen])})
-    return rows
-
-
-def nats_by_line(run):
-    """{test line: nats per token as the right role} of a run; empty where not measured."""
-    path = run / "likelihood.jsonl"
-    if not path.is_file():
-        return {}
-    items, values = read_likelihood(path)
-    return dict(zip(items, values[:, 0]))
+    found = {}
+    for row in voices(training_samples(read_run(next(iter(names)))), predictions):
+        text = names.get(row["text"], row["text"])
+        found.setdefault((row["split"], row["language"], row["n"], text), []).append(row["accuracy"])
+    return [dict(zip(("split", "language", "n", "text"), key), accuracy=over_seeds(accuracies))
+            for key, accuracies in found.items()]
 
 
 def gather(folders, answers=()):
@@ -144,4 +122,6 @@ def gather(folders, answers=()):
         found = {"likelihood": result["likelihood"], **found}
     if roles := by_role(folders):
         found["by role"] = roles
+    if rows := named_from(folders, answers):
+        found["named from"] = rows
     return found

@@ -49,10 +49,11 @@ def values_of(right, wrong, zero):
     return right, sum(wrong) / len(wrong) - right, zero - right, 100.0 * (right < min(wrong))
 
 
-def compare_likelihoods(groups, selections):
+def compare_likelihoods(groups, selections, paired=()):
     """{"rows", "differences"} of {method: [(n, COLUMNS) values of each seed]}; differences to the first method.
 
     selections: [({"split", "role", "kind"}, indices of its items)]. Intervals draw items and seeds anew, together.
+    paired: the methods that have the seeds of the first one.
     """
     rows = []
     differences = []
@@ -65,7 +66,7 @@ def compare_likelihoods(groups, selections):
             if name != reference:
                 others = np.stack(groups[reference])[:, chosen]
                 row = {"method": name, "minus": reference, **where, "n": len(chosen)}
-                differences.append(row | {column: difference(values[..., c], others[..., c])
+                differences.append(row | {column: difference(values[..., c], others[..., c], name in paired)
                                           for c, column in enumerate(COLUMNS)})
     return {"rows": rows, "differences": differences}
 
@@ -80,14 +81,15 @@ def summary(values):
             "interval": bootstrap_difference(values, np.zeros_like(values))}
 
 
-def difference(values, others):
+def difference(values, others, same_seeds=False):
     """{"difference", "interval"} of two methods' values (seeds, items) of one column; None without any."""
     known = ~np.isnan(values).any(0) & ~np.isnan(others).any(0)
     if not known.any():
         return None
     values = values[:, known]
     others = others[:, known]
-    return {"difference": (values.mean() - others.mean()).item(), "interval": bootstrap_difference(values, others)}
+    return {"difference": (values.mean() - others.mean()).item(),
+            "interval": bootstrap_difference(values, others, same_seeds=same_seeds)}
 
 
 def likelihood_tables(found, few=0):

@@ -23,7 +23,8 @@ from arguments import parse_args
 from checkpoint import read_run
 from config import KEYS, resolve
 from files import read_json, write_json
-from tools.gather import across, gather
+from tools.across import across
+from tools.gather import gather
 from tools.results import RESULTS, fill_tables
 from tools.studies import STUDIES, VARIANTS
 

@@ -4,8 +4,8 @@
 
 A table goes between "<!-- table NAME -->" and "<!-- end -->". NAME is a study, or with a word after it: "differences",
 "nats" and "nats differences" (as the right role alone), "likelihood" (all of it), "kinds" (the facts of each kind of
-knowledge), "scarcity" (HyCoRA's lead over independent LoRAs by a role's training lines), or, of a study with several
-points, "across" (from the first point to the others). None is typed.
+knowledge), "voice" (what a classifier hears), "scarcity" (HyCoRA's lead over independent LoRAs by a role's training
+lines), or, of a study with several points, "across" (from the first point to the others). None is typed.
 """
 from console import render_table
 
@@ -25,6 +25,7 @@ from tools.tables import (
     nats_difference_table,
     nats_table,
     score_table,
+    voice_table,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +59,8 @@ def tables_of(name, result):
         tables[" likelihood"] = likelihood_tables(point["likelihood"], FEW_ITEMS)
     if kinds := kind_table(point):
         tables[" kinds"] = [kinds]
+    if "named from" in point:
+        tables[" voice"] = [voice_table(point["named from"])]
     texts = {}
     for mark, of in tables.items():
         texts[name + mark] = "\n\n".join(render_table(table, True) for table in of)

@@ -83,8 +83,8 @@ def read_predicted(path):
 
 
 def grouped(paths, names=None):
-    """{name: [Run of each seed]}, in order; names: those of `paths`, in place of the methods'. ValueError unless all
-    answered the same items, each run its own seed."""
+    """{name: [Run of each seed, in their order]}; names: those of `paths`, in place of the methods'. ValueError unless
+    all answered the same items, each run its own seed."""
     runs, groups = [read(path) for path in paths], {}
     for run, name in zip(runs, names or []):
         run.name = name
@@ -97,6 +97,8 @@ def grouped(paths, names=None):
         if run.seed in [run.seed for run, _ in same_runs]:
             raise ValueError(f"{path} is the same run as another one, seed {run.seed} and all")
         same_runs.append((run, path))
+    for members in groups.values():
+        members.sort(key=lambda member: member[0].seed or 0)
     names = [members[0][0].name for members in groups.values()]
     result = {name if names.count(name) == 1 else f"{name} ({members[0][1]})": [run for run, _ in members]
               for name, members in zip(names, groups.values())}

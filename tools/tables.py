@@ -84,6 +84,17 @@ def nats_difference_table(point):
     return crossed("difference, 95 % interval", parts(rows), rows, lambda d: change(d["right"], d["n"] >= FEW_ITEMS))
 
 
+def voice_table(rows):
+    """How often a classifier names the role, in percent: from each method's answers, from the references (ceiling),
+    from the question alone, and by chance."""
+    columns = list(dict.fromkeys((row["split"], row["language"]) for row in rows))
+    table = [["role named from", *(f"{split.replace('_', '-')}, {language}" for split, language in columns)]]
+    for text in dict.fromkeys(row["text"] for row in rows):
+        of = {(row["split"], row["language"]): row["accuracy"] for row in rows if row["text"] == text}
+        table.append([text, *(cell(of.get(column)) for column in columns)])
+    return table
+
+
 def parts(rows):
     """{title: (split, kind)} of the parts of the test lines that rows are about: kinds of knowledge, or splits."""
     found = {}

@@ -93,6 +93,13 @@ def voices(train, predictions):
     return rows
 
 
+def training_samples(config):
+    """The training samples of the roles of a run."""
+    samples = load_samples(fetch_data(config["data"]), config["language"], "train", config["splits"],
+                           config["generalization"])
+    return [sample for sample in samples if sample.role in config["roles"]]
+
+
 def measure(runs):
     """`voices` of run folders, on the data of the first. ValueError unless they answered the same lines."""
     config = read_run(runs[0])
@@ -106,9 +113,7 @@ def measure(runs):
                  for other in (runs[0], run)]
         if asked[0] != asked[1]:
             raise ValueError(f"{run} answers other test lines than {runs[0]}: score both on the same lines")
-    train = load_samples(fetch_data(config["data"]), config["language"], "train", config["splits"],
-                         config["generalization"])
-    return voices([s for s in train if s.role in config["roles"]], predictions)
+    return voices(training_samples(config), predictions)
 
 
 def voice_table(rows):

@@ -16,8 +16,8 @@ from data import Sample, load_rolebench
 from files import write_jsonl
 from selection import some_of_each
 from tools import add_role, new_role
-from tools.compare import compare
 from tools.across import across
+from tools.compare import compare
 from tools.gather import rolegpt, short_commit
 from tools.studies import Study
 

@@ -19,7 +19,7 @@ from tools import add_role, new_role
 from tools.across import across
 from tools.compare import compare
 from tools.gather import rolegpt, short_commit
-from tools.studies import Study
+from tools.studies import STUDIES, Study
 
 
 def test_some_of_each_are_spread_over_the_topics_of_every_role_and_split():
@@ -193,6 +193,16 @@ def test_what_a_method_gains_from_one_point_to_another(tmp_path):
     points = {at: {"hycora": [run(f"{at}/{seed}", "A", nats + seed) for seed in range(5)]} for at, nats in (("a", 2), ("b", 1))}
     row, = across(points)                                  # the same seeds: what each of them does to both points cancels
     assert row["difference"] == pytest.approx(-1) and row["interval"] == pytest.approx((-1, -1))
+
+
+def test_the_list_of_studies_counts_finished_runs(monkeypatch):
+    monkeypatch.setattr(results, "STUDIES", {"few": Study("", ("a", "b"), (1, 2), {"4": "", "8": ""}, question="who?", page="p")})
+    done = {"few": {"points": {"4": {"rows": [{"method": m, "split": s, "seeds": n} for m, n in (("a", 2), ("backbone", 1)) for s in "xy"]},
+                               "8": {"rows": [{"method": "b", "split": "x", "seeds": 1}]}}}}
+    assert "| [few] | who? | 3 of 8 |" in results.study_table(done) and "[few]: docs/studies/p.md" in results.study_table(done)
+    assert "0 of 8" in results.study_table({})
+    for study in STUDIES.values():
+        assert (ROOT / f"docs/studies/{study.page}.md").is_file() and study.question
 
 
 def test_the_table_of_voices():

@@ -5,7 +5,8 @@
 A table goes between "<!-- table NAME -->" and "<!-- end -->". NAME is a study, or with a word after it: "differences",
 "nats" and "nats differences" (as the right role alone), "likelihood" (all of it), "kinds" (the facts of each kind of
 knowledge), "voice" (what a classifier hears), "scarcity" (HyCoRA's lead over independent LoRAs by a role's training
-lines), or, of a study with several points, "across" (from the first point to the others). None is typed.
+lines), or, of a study with several points, "across" (from the first point to the others). "studies" are all studies,
+and how many of their runs are finished. None is typed.
 """
 from console import render_table
 
@@ -17,6 +18,7 @@ from files import write_text
 from tools.compare_tables import FEW_ITEMS
 from tools.likelihoods import likelihood_tables
 from tools.scarcity import PARTS, describe_correlation, lead_table, leads
+from tools.studies import STUDIES
 from tools.tables import (
     across_table,
     curve_table,
@@ -75,11 +77,26 @@ def tables_of(name, result):
     return texts
 
 
+def study_table(results):
+    """The studies, what they ask, and how many of their runs are in `results`, {study: result}; with links to pages."""
+    table = [["study", "question", "runs finished"]]
+    for name, study in STUDIES.items():
+        finished = 0
+        for point in results.get(name, {"points": {}})["points"].values():
+            seeds = {row["method"]: row["seeds"] for row in point["rows"]}
+            finished += sum(seeds.get(variant, 0) for variant in study.variants)
+        runs = len(study.points) * len(study.variants) * len(study.seeds)
+        table.append([f"[{name}]", study.question, f"{finished} of {runs}"])
+    pages = [f"[{name}]: docs/studies/{study.page}.md" for name, study in STUDIES.items()]
+    return "\n".join([render_table(table, True), "", *pages])
+
+
 def fill_tables():
     """Writes the tables of results/*.json into the pages."""
-    tables = {}
-    for path in sorted(RESULTS.glob("*.json")):
-        tables |= tables_of(path.stem, json.loads(path.read_text("utf8")))
+    results = {path.stem: json.loads(path.read_text("utf8")) for path in sorted(RESULTS.glob("*.json"))}
+    tables = {"studies": study_table(results)}
+    for name, result in results.items():
+        tables |= tables_of(name, result)
     for path in pages():
         text = path.read_text("utf8")
         for name, table in tables.items():

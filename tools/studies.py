@@ -35,6 +35,7 @@ class Study:
 
     shots: the untouched backbone is scored too, with that many training lines of the role in its prompt.
     more: arguments of one variant, such as a learning rate of its own.
+    question, page: what it asks, and the page of docs/studies that answers it.
     """
     arguments: str
     variants: tuple = ALL
@@ -42,6 +43,8 @@ class Study:
     points: dict = field(default_factory=lambda: {"all": ""})
     shots: tuple = ()
     more: dict = field(default_factory=dict)
+    question: str = ""
+    page: str = ""
 
 
 REAL = "--config configs/smollm2-135m-en.json"
@@ -53,27 +56,40 @@ READ = f"--score-limit 100 {LINES}"                                          # a
 STUDIES = {
     # real models on two cores
     "many-roles": Study(f"{REAL} {CPU} {READ} --epochs 1", ("hycora", "ind-lora", "hycora w/o HCL", "lora, name only"),
-                        shots=(0, 4)),
-    "ten-roles": Study(f"{REAL} {CPU} {READ} --role-subset 10 --epochs 1", TEN, (1, 2, 3), shots=(0, 4)),
-    "five-roles-zh": Study(f"{CHINESE} {CPU} {READ} --max-steps 75", TEN, (1, 2, 3), shots=(0, 4)),
+                        shots=(0, 4), page="many-roles",
+                        question="SmolLM2-135M, 95 roles, few lines each: does sharing help?"),
+    "ten-roles": Study(f"{REAL} {CPU} {READ} --role-subset 10 --epochs 1", TEN, (1, 2, 3), shots=(0, 4), page="seeds",
+                       question="SmolLM2-135M, ten roles: which differences survive another seed?"),
+    "five-roles-zh": Study(f"{CHINESE} {CPU} {READ} --max-steps 75", TEN, (1, 2, 3), shots=(0, 4), page="seeds",
+                           question="Qwen2.5-Coder-0.5B, the Chinese roles: the same"),
 
     # the small world
-    "tiny": Study(f"{TINY} {LINES}", seeds=(1, 2, 3, 4, 5), shots=(0, 4)),
-    "tiny-hcl": Study(f"{TINY} {LINES}", HCL, (1, 2, 3)),
+    "tiny": Study(f"{TINY} {LINES}", seeds=(1, 2, 3, 4, 5), shots=(0, 4), page="small-world",
+                  question="all methods side by side, with facts"),
+    "tiny-hcl": Study(f"{TINY} {LINES}", HCL, (1, 2, 3), page="contrastive-loss",
+                      question="what does the contrastive loss do?"),
     "tiny-lr": Study(f"{TINY} {LINES}", (*HALVES, "lora", "ind-lora"), (0,),
-                     {lr: f"--lr {lr}" for lr in ("0.0007", "0.002", "0.006", "0.018")}),
+                     {lr: f"--lr {lr}" for lr in ("0.0007", "0.002", "0.006", "0.018")}, page="which-half",
+                     question="which learning rate is best for each method?"),
     "tiny-rank": Study(f"{TINY} {LINES}", HALVES, (1, 2, 3, 4, 5),
-                       {r: f"--rank {r} --alpha {2 * int(r)}" for r in ("8", "16", "64")}),
+                       {r: f"--rank {r} --alpha {2 * int(r)}" for r in ("8", "16", "64")}, page="which-half",
+                       question="which half to share, at three ranks?"),
     "tiny-data": Study(f"{TINY} {LINES} --max-steps 375", FEW, (1, 2, 3),
-                       {n: f"--samples-per-role {n}" for n in ("4", "16", "64")}),
+                       {n: f"--samples-per-role {n}" for n in ("4", "16", "64")}, page="scarcity",
+                       question="who is best with few lines?"),
     "tiny-roles": Study(f"{TINY} {LINES} --language en", FEW, (1, 2, 3),
-                        {n: f"--role-subset {n}" for n in ("2", "6")}),
+                        {n: f"--role-subset {n}" for n in ("2", "6")}, page="scarcity",
+                        question="do more roles help each of them?"),
 
     # short runs, one seed: results/real-cpu.json and zh-cpu.json
-    "real-cpu": Study(f"{REAL} --role-subset 10 {CPU} --max-steps 200 --score-limit 100", THREE),
-    "zh-cpu": Study(f"{CHINESE} {CPU} --max-steps 75 --score-limit 100", THREE),
+    "real-cpu": Study(f"{REAL} --role-subset 10 {CPU} --max-steps 200 --score-limit 100", THREE, page="seeds",
+                      question="SmolLM2-135M, ten roles, 200 steps: a first look"),
+    "zh-cpu": Study(f"{CHINESE} {CPU} --max-steps 75 --score-limit 100", THREE, page="seeds",
+                    question="Qwen2.5-Coder-0.5B, the Chinese roles, 75 steps: a first look"),
 
     # for a GPU
-    "real": Study(REAL, THREE, (1, 2, 3), shots=(0, 4)),
-    "zh": Study(CHINESE, THREE, (1, 2, 3), shots=(0, 4)),
+    "real": Study(REAL, THREE, (1, 2, 3), shots=(0, 4), page="seeds",
+                  question="SmolLM2-135M, all roles, both splits, three epochs (wants a GPU)"),
+    "zh": Study(CHINESE, THREE, (1, 2, 3), shots=(0, 4), page="seeds",
+                question="Qwen2.5-Coder-0.5B, the Chinese roles, both splits, three epochs (wants a GPU)"),
 }

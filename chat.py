@@ -55,8 +55,11 @@ class Conversation:
         self.turn_to(args.role or next(iter(self.config["roles"])))
 
     def language_of(self, name):
-        """The language that a role was trained in, as its name and its description are written in it."""
-        return script(name + self.config["profiles"].get(name, ""))
+        """The language that a role was trained in; where a run has several, its name and description are written in
+        it. None where that is not known."""
+        if self.config["language"] == "all":
+            return script(name + self.config["profiles"].get(name, ""))
+        return {"en": "English", "zh": "Chinese"}.get(self.config["language"])
 
     def turn_to(self, name):
         """The role `name` answers from now on; ValueError suggests the nearest names."""
@@ -100,7 +103,7 @@ class Conversation:
     def answer(self, question):
         """Streams the answer, and remembers it; the oldest turns are dropped when the context is full."""
         language = self.language_of(self.prompt_name)
-        if language != script(question):
+        if language not in (None, script(question)):
             print(f"({self.title} was trained on {language} alone: do not expect sense from other questions)")
 
         history = list(self.history)
@@ -127,10 +130,10 @@ class Conversation:
         self.history = [*history, (question, stream.text)]
 
     def ask_all(self, question):
-        """Prints the answer of every role that was trained in the question's language; one mixed batch, outside the
-        conversation."""
+        """Prints the answer of every role that was trained in the question's language, if known; one mixed batch,
+        outside the conversation."""
         roles = self.config["roles"]
-        names = [name for name in roles if self.language_of(name) == script(question)]
+        names = [name for name in roles if self.language_of(name) in (None, script(question))]
         others = [name for name in roles if name not in names]
         prompts = [self.tokenizer.prompt(question, run_persona(name, self.config)) for name in names]
         role_ids = [roles[name] for name in names]

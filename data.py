@@ -201,9 +201,8 @@ def load_profiles(root, language="all"):
     return profiles
 
 
-def load_test_samples(data, language, split=None, limit=0, generalization="instruction", roles=None):
-    """Test samples of a data set; if given, of one split, of `roles`, and at most `limit` of each split."""
-    splits = (split,) if split else SPLITS
+def load_test_samples(data, language, splits=SPLITS, limit=0, generalization="instruction", roles=None):
+    """Test samples of a data set, of `splits`; if given, of `roles`, and at most `limit` of each split."""
     samples = load_samples(fetch_data(data), language, "test", splits, generalization)
     return subsample([s for s in samples if roles is None or s.role in roles], limit)
 

@@ -30,7 +30,7 @@ from generate import Decoding, add_decoding_arguments, decoding_from_args, gener
 from likelihood import read_references
 from metrics import METRICS, aggregate, mean_scores, score_answer
 from report import MEASURES, other_measures, print_examples, table
-from selection import other_roles, role_id, role_shots, subsample, with_shots
+from selection import other_roles, role_id, role_shots, some_of_each, subsample, with_shots
 
 
 # ---------------------------------------------------------------------------------------------------------- answers
@@ -221,8 +221,12 @@ def check_arguments(args):
 
 
 def test_samples(args, config):
-    """The test samples of a run's roles; ValueError if there is none. Lines of other roles are counted and left out."""
-    tests = load_test_samples(config["data"], config["language"], args.split, generalization=config["generalization"])
+    """The test samples of a run's roles, in the splits that it was trained on, unless --split or --data say otherwise;
+    ValueError if there is none. Lines of other roles are counted and left out."""
+    splits = SPLITS if args.data else config["splits"]
+    if args.split:
+        splits = [args.split]
+    tests = load_test_samples(config["data"], config["language"], splits, generalization=config["generalization"])
     samples = [s for s in tests if s.role in config["roles"]]
     if not samples:
         raise ValueError("no test line is about a role of this run")
@@ -235,13 +239,18 @@ def test_samples(args, config):
     return samples
 
 
-def training_shots(config, n):
-    """{role: n of its own training lines} of a run, as `predict` takes them; None for n = 0."""
-    if not n:
-        return None
+def training_samples(config):
+    """The samples that a run was trained on (config: its config.json)."""
     samples = load_samples(fetch_data(config["data"]), config["language"], "train", config["splits"],
                            config["generalization"])
-    return role_shots([s for s in samples if s.role in config["roles"]], n)
+    if config["samples_per_role"]:
+        samples = some_of_each(samples, config["samples_per_role"], config["seed"])
+    return [sample for sample in samples if sample.role in config["roles"]]
+
+
+def training_shots(config, n):
+    """{role: n of its own training lines} of a run, as `predict` takes them; None for n = 0."""
+    return role_shots(training_samples(config), n) if n else None
 
 
 def score_run(args):

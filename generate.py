@@ -112,7 +112,7 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
     if T >= context:
         raise ValueError(f"a prompt of {T} tokens leaves no room for an answer: the model reads at most {context}")
     check_ids(prompts, backbone.config)
-    steps = min(decoding.max_new_tokens, context - T)
+    steps = min(decoding.max_new_tokens, context - min(map(len, prompts)))
 
     # inputs
     ids = torch.tensor([p + [0] * (T - len(p)) for p in prompts], device=device)          # (B, T)
@@ -135,7 +135,7 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
 
     answers = [[] for _ in prompts]
     done = torch.zeros(B, dtype=torch.bool, device=device)
-    cache = backbone.new_cache(B, T + steps)
+    cache = backbone.new_cache(B, min(T + steps, context))
     roles = nullcontext() if role_ids is None else model.active_roles(torch.as_tensor(role_ids))
     with roles:
         # the prompt: the last real token of each row predicts the first new one
@@ -146,7 +146,7 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
             token = sample_next_token(logits, decoding, uniform[:, step], seen)           # (B,)
 
             # move the new tokens to the host: the only wait for the device in a step
-            done |= torch.isin(token, stops)
+            done |= torch.isin(token, stops) | (positions >= context)
             new_tokens = torch.where(done, -1, token).tolist()
             for answer, new_token in zip(answers, new_tokens):
                 if new_token >= 0:
@@ -161,7 +161,8 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
             # the next step's logits
             if seen is not None:
                 seen[rows, token] = True
-            h = backbone.hidden_states(token[:, None], cache, positions)                  # (B, 1, C)
+            slots = positions.clamp(max=context - 1)                     # of a row that has reached the end
+            h = backbone.hidden_states(token[:, None], cache, slots)                      # (B, 1, C)
             logits = lm_logits(backbone, h[:, 0])
             positions = positions + 1
     return answers

@@ -2,7 +2,7 @@
 
     right   as the line's own role
     wrong   as other roles of its language: the mean over up to three
-    zero    as no role: all roles of its language in equal parts, and no role in the prompt
+    zero    as no role: all roles that are read of its language in equal parts, and no role in the prompt
 
 Training lowers right. wrong - right shows how distinct the roles are, zero - right what the role-specific part of the
 model contributes. Nothing is generated, so every test line can be read, and lines pair exactly between runs.
@@ -70,7 +70,8 @@ def reference_nll(model, tokenizer, config, samples, batch_size=32, backbone=Fal
 
 
 def mean_roles(samples, roles):
-    """Weights (n, num_roles) that blend all roles of each sample's language in equal parts: the zero role.
+    """Weights (n, num_roles) that blend all roles of each sample's language, of those that the samples have, in equal
+    parts: the zero role.
 
     So a hyper-network generates from the mean of their embeddings, and per-role factors are averaged, A and B
     separately. roles: {name: id}.
@@ -84,6 +85,11 @@ def mean_roles(samples, roles):
 
 
 # ------------------------------------------------------------------------------------------- all readings, and means
+def lines_to_read(config):
+    """How many test lines of a split are read after training (config: the keys of train.py)."""
+    return config["likelihood_limit"] or min(50, config["score_limit"])
+
+
 def read_references(model, tokenizer, config, samples, backbone=False, shots=None, wrong=3):
     """Reads the samples' references as each role. Returns (the entry for scores.json, a line for each sample).
 

@@ -8,7 +8,7 @@
 
 What has which precision, and where it is decided:
     backbone: weights, activations              bf16 if the GPU has it, else fp32 (--precision); frozen      checkpoint
-    forward pass                                autocast to the backbone's precision       HyperModel.active_roles
+    A and B                                     made by autocast, in the backbone's        HyperModel.active_roles
     trainable: weights, gradients, AdamW        fp32, as softmax and losses are            here and losses.py
 A step whose loss or gradient is not finite is skipped, and logged as such; three in a row end the run. With fp16 the
 loss is scaled (GradScaler), whose first steps are often skipped while it finds its scale: there it takes twenty.
@@ -31,6 +31,7 @@ from arguments import LONGER
 from batches import Steps
 from checkpoint import MetricsLog, build, held, lengthen, load_checkpoint, read_run, rng_state, save_checkpoint
 from eval import evaluate_before_after
+from likelihood import lines_to_read
 from losses import hyper_contrastive_loss, lambda_at, pool_response, response_cross_entropy, total_loss
 from memory import GIB
 from prepare import encode, load_data, read_arguments, run_folder
@@ -234,7 +235,7 @@ def run_training(argv):
         if held_out and held_out.summary():
             print(held_out.summary())
         if is_main and finished:
-            read = subsample(tests, cfg.likelihood_limit or min(50, cfg.score_limit))
+            read = subsample(tests, lines_to_read(vars(cfg)))
             save_and_score(model, tokenizer, run, roles, subsample(tests, cfg.score_limit), read)
     if not finished and is_main:
         print(f"stopped; go on with: python train.py --resume {run}")

@@ -11,7 +11,7 @@ from chat import Conversation, Stream
 def conversation(roles=("Jack", "Count Dracula", "The Mad Hatter")):
     """A Conversation without a model."""
     talk = Conversation.__new__(Conversation)
-    talk.config = {"roles": {name: i for i, name in enumerate(roles)}, "profiles": {}, "role_in_prompt": False}
+    talk.config = {"roles": {name: i for i, name in enumerate(roles)}, "profiles": {}, "role_in_prompt": False, "language": "all"}
     talk.history, talk.context, talk.room = [], 64, 32
     talk.model, talk.decoding = None, None
     talk.tokenizer = SimpleNamespace(prompt=lambda *_: [1], stop_ids={0}, decode=lambda ids: "".join(map(chr, ids)))
@@ -65,6 +65,18 @@ def test_a_question_in_another_language_than_the_roles_is_warned_of(monkeypatch,
     monkeypatch.setattr(chat, "generate", lambda *_, **options: [[]])
     conversation().answer("你是谁？")
     assert "(Jack was trained on English alone: do not expect sense from other questions)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("language", "warned"), [("zh", False), ("en", True), ("other", False)])
+def test_the_language_of_a_run_is_what_it_was_trained_in_not_how_a_name_is_written(monkeypatch, capsys, language, warned):
+    monkeypatch.setattr(chat, "generate", lambda *_, **options: [[]])
+    monkeypatch.setattr(chat, "generate_texts", lambda model, tokenizer, prompts, *_: ["..."] * len(prompts))
+    talk = conversation()
+    talk.config["language"] = language
+    talk.answer("你是谁？")
+    talk.ask_all("你是谁？")
+    printed = capsys.readouterr().out
+    assert ("trained on English alone: do not expect" in printed) == ("not asked: Jack" in printed) == warned
 
 
 def test_long_names_do_not_run_into_the_answers(monkeypatch, capsys):

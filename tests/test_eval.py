@@ -4,12 +4,12 @@ from console import pad
 import json
 
 import pytest
-from conftest import command, small_backbone
+from conftest import ROOT, command, small_backbone
 from test_layer import hyper_model
 from test_likelihood import random_run
 
 from data import Sample
-from eval import evaluate, make_prediction, parse_args, place_in_run, score
+from eval import evaluate, make_prediction, parse_args, place_in_run, score, training_samples, training_shots
 from generate import Decoding
 from likelihood import read_references
 from metrics import aggregate, tokenize_words
@@ -155,3 +155,12 @@ def test_what_is_adapted_is_told_in_aligned_lines():
 
     without = describe_model(hyper_model("ind-lora", target_modules=("q_proj",)))
     assert "A: role" in without and "B: role" in without and f"{4 * 3 * 2 * 4 * 48:,}" in without and "hyper" not in without
+
+
+def test_examples_for_a_prompt_are_lines_that_the_run_was_trained_on():
+    config = {"data": ROOT / "tiny/rolebench", "language": "zh", "splits": ["role_specific"], "generalization": "instruction",
+              "samples_per_role": 3, "seed": 5, "roles": {"林黛玉": 0}}
+    lines = training_samples(config)
+    assert len(lines) == 3 and {(s.role, s.split) for s in lines} == {("林黛玉", "role_specific")} and lines != training_samples(config | {"seed": 6})
+    assert {question for question, _ in training_shots(config, 2)["林黛玉"]} <= {s.question for s in lines}
+    assert len(training_samples(config | {"samples_per_role": 0})) > 3 and training_shots(config, 0) is None

@@ -78,6 +78,13 @@ def test_repetition_penalty_as_in_transformers():
     assert torch.equal(sample_next_token(logits, Decoding(1, repetition_penalty=2.5), None, seen), theirs)
 
 
+def test_a_row_that_fills_the_context_does_not_cut_the_others_short():
+    model, rows = randomise(hyper_model("hycora", small_backbone(max_position_embeddings=32)), 0.05), [list(range(1, n + 1)) for n in (29, 5, 17)]
+    together = generate(model, rows, [0, 1, 2], {-5}, Decoding(20))
+    assert list(map(len, together)) == [3, 20, 15]
+    assert together == [generate(model, [row], [role], {-5}, Decoding(20))[0] for role, row in enumerate(rows)]
+
+
 def test_the_context_is_never_left():
     model = hyper_model("lora", small_backbone(max_position_embeddings=32))
     assert len(generate(model, [list(range(1, 29))], [0], {-5}, Decoding(99))[0]) == 4

@@ -10,7 +10,7 @@ from test_layer import hyper_model
 from data import Sample, load_profiles, load_rolebench, persona_of
 from eval import evaluate
 from generate import Decoding
-from likelihood import aggregate_likelihood, mean_roles, read_references, reference_nll
+from likelihood import aggregate_likelihood, lines_to_read, mean_roles, read_references, reference_nll
 from metrics import bootstrap
 from model import Transformer
 from selection import role_shots, with_shots
@@ -192,3 +192,8 @@ def test_e_t_is_read_as_in_training(reader):
     else:
         _, expected = reference_nll(model, tokenizer, config | {"contrast_reader": reader}, others)
     torch.testing.assert_close(e_t, expected)
+
+
+@pytest.mark.parametrize(("limit", "answered", "read"), [(0, 20, 20), (0, 500, 50), (30, 500, 30), (10_000, 5, 10_000), (0, 0, 0)])
+def test_training_reads_as_many_lines_as_it_answers_up_to_50_unless_told(limit, answered, read):
+    assert lines_to_read({"likelihood_limit": limit, "score_limit": answered}) == read

@@ -120,16 +120,31 @@ def test_a_study_scores_the_backbone_in_context_and_puts_likelihoods_first(study
     assert set(methods) == {"lora", "backbone-2-shots"} == {row["method"] for row in point["rows"]}
     table = results.score_table(point)
     assert table[0][1:3] == ["general nats", "role-specific nats"] and table[1][0] == "lora" and float(table[1][1]) > 0
-    stamp = (tmp_path / "runs/tiny/all/lora/1/backbone-2-shots.jsonl").stat().st_mtime_ns
+    answers = tmp_path / "runs/tiny/all/lora/1/backbone-2-shots.jsonl"
+    stamp = answers.stat().st_mtime_ns
     assert study() is None
-    assert (tmp_path / "runs/tiny/all/lora/1/backbone-2-shots.jsonl").stat().st_mtime_ns == stamp
+    assert answers.stat().st_mtime_ns == stamp
+
+    before = answers.read_bytes()                          # killed while it scored: the files are there, and empty
+    for path in (answers, answers.with_suffix(".json")):
+        path.write_bytes(b"")
+    assert study() is None
+    assert answers.read_bytes() == before
+
+
+def test_the_backbone_of_a_run_of_one_split_is_scored_on_that_split(study, tmp_path, monkeypatch):
+    """And on as many lines as the run: the tables of such a study failed, after all of its training."""
+    monkeypatch.setitem(reproduce.STUDIES, "tiny", Study("--config configs/tiny.json --splits role_specific", ("lora",), shots=(0,)))
+    assert study() is None
+    point = json.loads((tmp_path / "results/tiny.json").read_text())["points"]["all"]
+    assert {(row["method"], row["split"]) for row in point["rows"]} == {(name, "role_specific") for name in ("lora", "backbone-0-shots")}
 
 
 def test_every_study_is_a_command_that_parses(monkeypatch):
     monkeypatch.chdir(ROOT)
     page = (ROOT / "RESULTS.md").read_text("utf8")
     for name, study in reproduce.STUDIES.items():
-        assert f"`{name}`" in page, name
+        assert f"[{name}]" in page, name
         for of in reproduce.plan(study, ROOT / "runs", []).values():
             reproduce.parse_args(of["arguments"])
 
@@ -208,7 +223,7 @@ def test_the_list_of_studies_counts_finished_runs(monkeypatch):
 def test_the_table_of_voices():
     rows = [{"split": split, "language": "en", "n": 9, "text": text, "accuracy": accuracy} for split, text, accuracy in (
         ("general", "hycora", [90.0, 1.5]), ("general", "chance", [12.5, None]), ("role_specific", "chance", [10.0, None]))]
-    assert results.voice_table(rows) == [["role named from", "general, en", "role-specific, en"],
+    assert results.named_from_table(rows) == [["role named from", "general, en", "role-specific, en"],
                                          ["hycora", "90.0 ± 1.5", "-"], ["chance", "12.5", "10.0"]]
 
 

@@ -36,7 +36,7 @@ def collect(args):
         sample = Sample(**{key: value for key, value in item.items() if key != "by"})
         return make_prediction(sample, answer, by)
 
-    samples = load_test_samples(args.data, args.language, args.split, args.limit)
+    samples = load_test_samples(args.data, args.language, [args.split] if args.split else SPLITS, args.limit)
     items = [vars(s) | {"by": by} for s in samples]
     return resumable_map(args.out, ("by", "split", "role", "question"), items, work)
 

@@ -5,12 +5,12 @@ from importlib.util import find_spec
 
 from checkpoint import read_run
 from data import fetch_data, load_rolebench
-from eval import make_prediction, read_predictions
+from eval import make_prediction, read_predictions, training_samples
 from files import read_json, read_jsonl
 from metrics import aggregate, repeats_itself
 from tools.compare import compare
 from tools.scarcity import role_means, training_lines
-from tools.voice import training_samples, voices
+from tools.voice import voices
 
 
 def minutes(run):
@@ -25,7 +25,8 @@ def over_seeds(values):
 
 
 def rolegpt(config):
-    """RoleGPT's rows, a prompted GPT: over the run's test lines that the data folder has its answers to, if any."""
+    """RoleGPT's rows, a prompted GPT: over all test lines of a run's roles that the data folder has its answers to, if
+    any, also such as the run did not answer."""
     try:
         load = functools.partial(load_rolebench, fetch_data(config["data"]), config["language"],
                                  splits=config["splits"], generalization=config["generalization"])
@@ -95,7 +96,8 @@ def named_from(folders, answers):
         predictions[path] = read_predictions(path if path in answers else path / "predictions.jsonl", trust=True)
 
     found = {}
-    for row in voices(training_samples(read_run(next(iter(names)))), predictions):
+    train = training_samples(read_run(next(iter(names))) | {"samples_per_role": 0})     # all lines, for a sharp ear
+    for row in voices(train, predictions):
         text = names.get(row["text"], row["text"])
         found.setdefault((row["split"], row["language"], row["n"], text), []).append(row["accuracy"])
     return [dict(zip(("split", "language", "n", "text"), key), accuracy=over_seeds(accuracies))

@@ -3,7 +3,7 @@
     right           nats per token of the references as their own role; lower is better
     wrong - right   how much less likely they are as other roles
     zero - right    how much less likely as no role: what the role-specific part contributes
-    role accuracy   percent of lines that are likeliest as their own role
+    role accuracy   percent of lines that are likelier as their own role than as each of the others that read them
 """
 import math
 import statistics

@@ -23,6 +23,7 @@ from arguments import parse_args
 from checkpoint import read_run
 from config import KEYS, resolve
 from files import read_json, write_json
+from likelihood import lines_to_read
 from tools.across import across
 from tools.gather import gather
 from tools.results import RESULTS, fill_tables
@@ -56,11 +57,15 @@ def make(run, arguments, threads):
 def in_context(run, shots, threads):
     """Scores the untouched backbone of a run with `shots` of the role's training lines in its prompt, on the test lines
     of the run, if that is still to do. Returns the file of its answers, or raises ValueError."""
-    answers = run / f"backbone-{shots}-shots.jsonl"
-    if not answers.is_file():
+    scores = run / f"backbone-{shots}-shots.json"
+    answers = scores.with_suffix(".jsonl")
+    files = (scores, answers, scores.with_suffix(".likelihood.jsonl"))
+    if not scores.is_file() or not scores.stat().st_size:                # the last that is written
+        for path in files:
+            path.unlink(missing_ok=True)                                 # of a scoring that was killed
         config = read_run(run)
         arguments = ["--run", run, "--backbone", "--shots", shots, "--limit", config["score_limit"], "--likelihood",
-                     "--likelihood-limit", config["likelihood_limit"], "--out", answers.with_suffix(".json")]
+                     "--likelihood-limit", lines_to_read(config), "--out", scores]
         print(f"eval.py {shlex.join(map(str, arguments))}", flush=True)
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         done = subprocess.run([sys.executable, "eval.py", *map(str, arguments)], env=environment, text=True,

@@ -24,10 +24,10 @@ from tools.tables import (
     curve_table,
     difference_table,
     kind_table,
+    named_from_table,
     nats_difference_table,
     nats_table,
     score_table,
-    voice_table,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +62,7 @@ def tables_of(name, result):
     if kinds := kind_table(point):
         tables[" kinds"] = [kinds]
     if "named from" in point:
-        tables[" voice"] = [voice_table(point["named from"])]
+        tables[" voice"] = [named_from_table(point["named from"])]
     texts = {}
     for mark, of in tables.items():
         texts[name + mark] = "\n\n".join(render_table(table, True) for table in of)
@@ -84,7 +84,7 @@ def study_table(results):
         finished = 0
         for point in results.get(name, {"points": {}})["points"].values():
             seeds = {row["method"]: row["seeds"] for row in point["rows"]}
-            finished += sum(seeds.get(variant, 0) for variant in study.variants)
+            finished += sum(min(seeds.get(variant, 0), len(study.seeds)) for variant in study.variants)
         runs = len(study.points) * len(study.variants) * len(study.seeds)
         table.append([f"[{name}]", study.question, f"{finished} of {runs}"])
     pages = [f"[{name}]: docs/studies/{study.page}.md" for name, study in STUDIES.items()]

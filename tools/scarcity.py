@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from checkpoint import read_run
-from data import fetch_data, load_samples
+from eval import training_samples
 from tools.likelihoods import read_likelihood
 
 PARTS = 3                               # of the roles, by their number of lines
@@ -33,11 +33,8 @@ def role_means(run):
 
 
 def training_lines(run):
-    """{role: number of training lines} of a run's data."""
-    config = read_run(run)
-    train = load_samples(fetch_data(config["data"]), config["language"], "train", config["splits"],
-                         config["generalization"])
-    return Counter(s.role for s in train)
+    """{role: number of lines} that a run was trained on."""
+    return Counter(sample.role for sample in training_samples(read_run(run)))
 
 
 def leads(lines, first, second):

@@ -10,7 +10,7 @@ VARIANTS = {name: f"--method {name}" for name in METHODS}
 VARIANTS |= {
     "hycora w/o HCL": "--method hycora --lambda-max 0",
     "hycora + role in prompt": "--method hycora --role-in-prompt true",
-    "lora, name only": "--method lora --profiles-in-prompt false",
+    "lora name only": "--method lora --profiles-in-prompt false",
     # other settings of the contrastive loss
     "HCL from step 1": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3",
     "HCL mean": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3 --pool mean",
@@ -25,7 +25,7 @@ ALL = (*METHODS, "hycora w/o HCL")
 THREE = ("hycora", "lora", "hycora w/o HCL")
 FEW = ("hycora", "lora", "ind-lora")
 HALVES = ("hycora", "mrs-a-rsp-b", "rsp-a-rsp-b")
-TEN = ("hycora", "hycora w/o HCL", "lora", "lora, name only", "ind-lora", "mrs-a-rsp-b", "hycora + role in prompt")
+TEN = ("hycora", "hycora w/o HCL", "lora", "lora name only", "ind-lora", "mrs-a-rsp-b", "hycora + role in prompt")
 HCL = ("hycora w/o HCL", "hycora", *(name for name in VARIANTS if name.startswith("HCL")))
 
 
@@ -55,7 +55,7 @@ LINES = "--likelihood-limit 10000"                                           # e
 READ = f"--score-limit 100 {LINES}"                                          # and few answers
 STUDIES = {
     # real models on two cores
-    "many-roles": Study(f"{REAL} {CPU} {READ} --epochs 1", ("hycora", "ind-lora", "hycora w/o HCL", "lora, name only"),
+    "many-roles": Study(f"{REAL} {CPU} {READ} --epochs 1", ("hycora", "ind-lora", "hycora w/o HCL", "lora name only"),
                         shots=(0, 4), page="many-roles",
                         question="SmolLM2-135M, 95 roles, few lines each: does sharing help?"),
     "ten-roles": Study(f"{REAL} {CPU} {READ} --role-subset 10 --epochs 1", TEN, (1, 2, 3), shots=(0, 4), page="seeds",

@@ -34,8 +34,7 @@ def nats_of(point):
     cells = {}
     for row in point.get("likelihood", {"rows": []})["rows"]:
         if row["kind"] == row["role"] == "all":
-            mean, deviation = row["right"]["mean"], row["right"]["std"]
-            cells[row["method"], row["split"]] = f"{mean:.3f}" + (f" ± {deviation:.3f}" if deviation else "")
+            cells[row["method"], row["split"]] = number(row["right"], ".3f")
     return cells
 
 
@@ -84,7 +83,7 @@ def nats_difference_table(point):
     return crossed("difference, 95 % interval", parts(rows), rows, lambda d: change(d["right"], d["n"] >= FEW_ITEMS))
 
 
-def voice_table(rows):
+def named_from_table(rows):
     """How often a classifier names the role, in percent: from each method's answers, from the references (ceiling),
     from the question alone, and by chance."""
     columns = list(dict.fromkeys((row["split"], row["language"]) for row in rows))

@@ -21,8 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from checkpoint import read_run
-from data import fetch_data, load_samples
-from eval import read_predictions
+from eval import read_predictions, training_samples
 from metrics import bootstrap
 
 MOST_ANSWERS = 20_000                   # that a classifier learns from, evenly spread
@@ -93,13 +92,6 @@ def voices(train, predictions):
     return rows
 
 
-def training_samples(config):
-    """The training samples of the roles of a run."""
-    samples = load_samples(fetch_data(config["data"]), config["language"], "train", config["splits"],
-                           config["generalization"])
-    return [sample for sample in samples if sample.role in config["roles"]]
-
-
 def measure(runs):
     """`voices` of run folders, on the data of the first. ValueError unless they answered the same lines."""
     config = read_run(runs[0])
@@ -113,7 +105,7 @@ def measure(runs):
                  for other in (runs[0], run)]
         if asked[0] != asked[1]:
             raise ValueError(f"{run} answers other test lines than {runs[0]}: score both on the same lines")
-    return voices(training_samples(config), predictions)
+    return voices(training_samples(config | {"samples_per_role": 0}), predictions)       # all lines, for a sharp ear
 
 
 def voice_table(rows):

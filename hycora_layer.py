@@ -37,7 +37,7 @@ Size = Annotated[int, 1, 10 ** 6]       # type, least, most: config.py checks th
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """The settings of a Hyper Model; the defaults are those of the authors' code for 7B backbones."""
+    """The settings of a Hyper Model; the defaults are close to those of the authors' code for 7B backbones."""
     method: Literal[tuple(METHODS)] = "hycora"
     num_roles: Size = 1
     rank: Size = 8                      # r

@@ -91,5 +91,5 @@ STUDIES = {
     "real": Study(REAL, THREE, (1, 2, 3), shots=(0, 4), page="seeds",
                   question="SmolLM2-135M, all roles, both splits, three epochs (wants a GPU)"),
     "zh": Study(CHINESE, THREE, (1, 2, 3), shots=(0, 4), page="seeds",
-                question="Qwen2.5-Coder-0.5B, the Chinese roles, both splits, three epochs (wants a GPU)"),
+                question="Qwen2.5-0.5B, the Chinese roles, both splits, three epochs (wants a GPU)"),
 }

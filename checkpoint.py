@@ -245,12 +245,11 @@ def load_unfinished(run, model):
 def lengthen(run, lengths, total):
     """Records new `lengths`, "epochs" and "max_steps", in a run's config.json, if they differ.
 
-    The old ones, and up to which step they held, are kept under "lengthened". A finished adapter is deleted: the newest
-    checkpoint has it too. ValueError if the run is past `total`, the steps of the new length.
+    The old ones, and up to which step they held, are kept under "lengthened". A finished adapter is deleted, with its
+    scores: the newest checkpoint has it too. ValueError if the run is past `total`, the steps of the new length.
     """
     config = json.loads((run / "config.json").read_text("utf8"))
-    before = {key: config[key] for key in lengths}
-    if lengths == before:
+    if lengths == (before := {key: config[key] for key in lengths}):
         return
     step = next((seal["step"] for _, seal in usable_checkpoints(run)), 0)
     if total <= step:
@@ -258,7 +257,9 @@ def lengthen(run, lengths, total):
     history = [*config.get("lengthened", []), {"step": step} | before]
     write_json(run / "config.json", config | lengths | {"lengthened": history})
     if step:
-        (run / "adapter.safetensors").unlink(missing_ok=True)
+        stale = r"adapter\.safetensors|turns\.json|(scores|predictions|likelihood)(-\d+)?\.jsonl?"
+        for path in [path for path in run.iterdir() if re.fullmatch(stale, path.name)]:
+            path.unlink()
 
 
 def read_seal(path):

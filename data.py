@@ -153,7 +153,7 @@ def load_samples(root, language="all", part="train", splits=SPLITS, generalizati
     return load_rolebench(root, language, part, splits, generalization)
 
 
-def describe_data(root, samples, language="all"):
+def describe_data(root, samples, language="all", splits=SPLITS, generalization="instruction"):
     """What to know before training on `samples` of a data set, as lines of text."""
     counts = Counter(s.role for s in samples)
     pairs = [f"{a} ({counts[a]}) and {b} ({counts[b]})" for a, b in look_alikes(counts)]
@@ -163,7 +163,9 @@ def describe_data(root, samples, language="all"):
     if is_own:
         paths = [root]
     else:
-        paths = [path for lang in languages(language) for path in rolebench_files(root, lang, "train").values()]
+        paths = []
+        for lang in languages(language):
+            paths += rolebench_files(root, lang, "train", splits, generalization).values()
     records = [record for path in paths for _, record in read_jsonl(path)]
 
     if is_own and not any(record.get("test") for record in records):

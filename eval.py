@@ -243,9 +243,10 @@ def training_samples(config):
     """The samples that a run was trained on (config: its config.json)."""
     samples = load_samples(fetch_data(config["data"]), config["language"], "train", config["splits"],
                            config["generalization"])
+    samples = [sample for sample in samples if sample.role in config["roles"]]
     if config["samples_per_role"]:
         samples = some_of_each(samples, config["samples_per_role"], config["seed"])
-    return [sample for sample in samples if sample.role in config["roles"]]
+    return samples
 
 
 def training_shots(config, n):

@@ -25,7 +25,8 @@ except ImportError:                     # Windows: nothing there keeps two proce
     fcntl = None
 
 ROOT = Path(__file__).resolve().parent
-MODEL_FILES = ["config.json", "generation_config.json", "tokenizer*", "*.safetensors", "*.safetensors.index.json"]
+TOKENIZER_FILES = ["config.json", "generation_config.json", "tokenizer*", "chat_template.jinja"]
+MODEL_FILES = [*TOKENIZER_FILES, "*.safetensors", "*.safetensors.index.json"]
 
 
 # --------------------------------------------------------------------------------------------------------- boundaries

@@ -93,10 +93,15 @@ def attend(q, k, v, mask=None):
     if T == 1 and mask is not None:
         q = q.reshape(B, k.size(1), -1, hs)                              # (B, nkv, nh / nkv, hs)
         return F.scaled_dot_product_attention(q, k, v, mask).reshape(B, nh, 1, hs)
-    if q.dtype == torch.bfloat16 and q.device.type == "cpu":             # whose kernel takes twice as long in bf16
+    if slow_in_bf16(q):
         with torch.autocast("cpu", enabled=False):                       # (which would cast to bf16 again)
             return attend(q.float(), k.float(), v.float(), mask).to(q.dtype)
     return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=nh != k.size(1))
+
+
+def slow_in_bf16(q):
+    """Whether the attention of q had better be computed in fp32: a CPU's kernel takes twice as long in bf16."""
+    return q.dtype == torch.bfloat16 and q.device.type == "cpu"
 
 
 class Attention(nn.Module):

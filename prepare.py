@@ -40,10 +40,8 @@ def load_data(cfg):
         return load_samples(folder, cfg.language, part, cfg.splits, cfg.generalization)
     samples = load("train")
     tests = load("test") if cfg.score_limit else []
-    for line in describe_data(folder, samples, cfg.language):
+    for line in describe_data(folder, samples, cfg.language, cfg.splits, cfg.generalization):
         print(line)
-    if cfg.samples_per_role:
-        samples = some_of_each(samples, cfg.samples_per_role, cfg.seed)
     if cfg.answers == "first":
         samples = [dataclasses.replace(s, answers=s.answers[:1]) for s in samples]
 
@@ -58,6 +56,8 @@ def load_data(cfg):
 
     samples = [s for s in samples if s.role in roles]
     tests = [s for s in tests if s.role in roles]
+    if cfg.samples_per_role:                               # after the roles, which are the same for every seed
+        samples = some_of_each(samples, cfg.samples_per_role, cfg.seed)
     if not cfg.profiles_in_prompt:
         return samples, tests, roles, {}
     profiles = {role: text for role, text in load_profiles(folder, cfg.language).items() if role in roles}

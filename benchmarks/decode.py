@@ -34,11 +34,11 @@ def ours(config, dtype, device, compiled):
         with torch.device(device):
             return Transformer(config).to(dtype).requires_grad_(False).eval()
     plain, merged = (HyperModel(backbone(), AdapterConfig(num_roles=ROLES)).eval() for _ in range(2))
-    merged.load_state_dict(plain.state_dict())
     with torch.no_grad():
         for name, p in plain.trainable().items():
             if name.endswith(".B"):
                 p.normal_(std=0.01)
+    merged.load_state_dict(plain.state_dict())
     merge(merged, 0)
     for model in (plain, merged) if compiled else ():
         model.backbone.compile_blocks(mode="reduce-overhead" if device == "cuda" else None)

@@ -173,7 +173,7 @@ def matmul_rate(config, tokens, dtype, device):
 
 
 def measure(systems, workload, args, config, device):
-    """{name: {"tokens_per_s", "peak_gib"}} of a workload, one step of each system in turn; ratios to peft by round."""
+    """{name: {"tokens_per_s", "peak_gib"}} of a workload, one step of each system in turn."""
     rng = random.Random(0)
     rows = rows_of(workload, args.batch * args.rounds * 2, args.length, config.vocab_size, rng)
     shuffled = list(range(len(rows)))

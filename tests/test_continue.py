@@ -24,7 +24,11 @@ def finished(tmp_path):
 
 def test_a_finished_run_goes_on_with_the_schedule_of_its_new_length(finished):
     before, epochs = load_file(finished / "adapter.safetensors"), read_run(finished)["epochs"]
+    of_shorter = [finished / name for name in ("scores.json", "predictions.jsonl", "scores-2.json", "likelihood-2.jsonl", "turns.json")]
+    for path in (*of_shorter, finished / "scores_backbone.json"):
+        path.write_text("{}")
     train.run_training(["--resume", str(finished), "--max-steps", "7"])
+    assert not any(path.exists() for path in of_shorter) and (finished / "scores_backbone.json").is_file()
     config = read_run(finished)
     assert config["max_steps"] == 7 and config["lengthened"] == [{"step": 4, "epochs": epochs, "max_steps": 4}]
     lines = steps_of(finished)

@@ -8,6 +8,7 @@ import pytest
 from conftest import command
 
 from data import load_profiles, load_samples
+from files import write_jsonl
 from tools import convert
 
 CARD = {"spec": "chara_card_v2", "spec_version": "2.0", "data": {
@@ -112,3 +113,10 @@ def test_the_command_writes_what_data_reads_and_overwrites_nothing(tmp_path):
     for args, message in ((["--data", tmp_path / "card.png", "--out", out], "exists already"),
                           (["--data", tmp_path, tmp_path / "card.png", "--out", tmp_path / "x"], "takes one folder")):
         assert message in command("tools.convert", *args, ok=False).stderr
+
+
+def test_a_given_role_answers_only_where_nothing_else_says_who(tmp_path):
+    chats = [{"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]} | more for more in ({"role": "Pell"}, {})]
+    write_jsonl(tmp_path / "chats.jsonl", chats)
+    lines, _, _ = convert.convert([tmp_path / "chats.jsonl"], role="Grum")
+    assert [line["role"] for line in lines] == ["Pell", "Grum"]

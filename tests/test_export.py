@@ -13,7 +13,9 @@ from checkpoint import load_run
 from data import run_persona
 from hycora_layer import METHODS, AdapterConfig, HyperModel
 from model import Transformer
+from tokenizer import Tokenizer, compile_template
 from tools import export, peft_adapter
+from tools.serving_files import write_serving_files
 
 FAMILIES = {"LlamaForCausalLM": "LlamaConfig", "Qwen2ForCausalLM": "Qwen2Config", "MistralForCausalLM": "MistralConfig"}
 
@@ -120,6 +122,16 @@ def test_a_merged_model_is_served_as_it_was_trained(tmp_path, method):
     assert merged.dtype == torch.float32 and set(merged.generation_config.eos_token_id) == tokenizer.stop_ids
     with torch.no_grad():
         torch.testing.assert_close(merged(torch.tensor([ids])).logits, model(torch.tensor([ids]), torch.tensor([config["roles"]["林黛玉"]])), rtol=1e-3, atol=1e-3)
+
+
+def test_a_persona_that_other_engines_could_not_place_is_not_exported(tmp_path):
+    tokenizer = Tokenizer(ROOT / "tiny/backbone")
+    tokenizer.template = compile_template("{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turns') }}{% endif %}...")
+    config = {"model": "m", "method": "lora", "role_in_prompt": True, "profiles": {}, "precision": "fp32"}
+    with pytest.raises(ValueError, match="the chat template of m refuses a system turn.*no system turns"):
+        write_serving_files(tmp_path, "Ann", tokenizer, config, 8)
+    write_serving_files(tmp_path, "Ann", tokenizer, config | {"role_in_prompt": False}, 760)
+    assert "--max-lora-rank 760" in (tmp_path / "README.md").read_text()             # more than vLLM takes: its own error
 
 
 def test_adapters_come_with_their_prompt_and_a_readme(tmp_path):

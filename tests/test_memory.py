@@ -43,6 +43,18 @@ def allocated(run):
     return peak
 
 
+def test_what_only_a_cpu_does_is_not_counted():
+    """In bf16 activations take half of what they take in fp32, attention's too; a mask of dropout takes one byte, not two."""
+    plain = dataclasses.replace(ADAPTER, adapter_dropout=0.0)
+    counted = {dtype: training_memory(CONFIG, plain, dtype, a_step(length=128))["activations and gradients"] for dtype in (torch.float32, torch.bfloat16)}
+    assert counted[torch.bfloat16] == pytest.approx(counted[torch.float32] / 2, rel=0.1)
+
+    with_dropout = training_memory(CONFIG, dataclasses.replace(ADAPTER, adapter_dropout=0.1), torch.bfloat16, a_step(length=128))
+    widths = CONFIG.num_hidden_layers * (6 * CONFIG.hidden_size + CONFIG.intermediate_size)       # of the inputs of a block's linears
+    more = with_dropout["activations and gradients"] - counted[torch.bfloat16]
+    assert 1 < more / (6 * 128 * widths) < 2.5             # the mask, and what came through in place of inputs kept once for several
+
+
 @pytest.mark.parametrize("checkpoint", [False, True], ids=["", "checkpointed"])
 @pytest.mark.parametrize("method", ["hycora", "lora", "neeko"])
 def test_the_peak_of_a_step_is_what_the_allocator_hands_out(method, checkpoint):

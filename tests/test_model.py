@@ -230,7 +230,7 @@ def test_from_the_hub_come_only_the_files_that_are_needed(hub):
     theirs = reference("llama")
     theirs.save_pretrained(folder)
     torch.save(theirs.state_dict(), folder / "pytorch_model.bin")
-    for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "consolidated.pth", "README.md", "modeling_x.py"):
+    for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja", "consolidated.pth", "README.md", "modeling_x.py"):
         (folder / name).write_text("{}")
     ids = torch.randint(97, (2, 20))
     with torch.no_grad():
@@ -239,9 +239,10 @@ def test_from_the_hub_come_only_the_files_that_are_needed(hub):
         (folder / "model.safetensors").unlink()
         torch.testing.assert_close(Transformer.from_pretrained("somebody/llama")(ids), expected)
     tokenizer = ["tokenizer.json", "tokenizer.model", "tokenizer_config.json"]
-    assert calls[0] == ["config.json", "generation_config.json", "model.safetensors", *tokenizer]
-    assert calls[1] == ["config.json", "generation_config.json", *tokenizer]             # no safetensors there, so ...
-    assert calls[2] == ["config.json", "generation_config.json", "pytorch_model.bin", *tokenizer]
+    small = ["chat_template.jinja", "config.json", "generation_config.json"]
+    assert calls[0] == [*small, "model.safetensors", *tokenizer]
+    assert calls[1] == [*small, *tokenizer]                                              # no safetensors there, so ...
+    assert calls[2] == [*small, "pytorch_model.bin", *tokenizer]
 
 
 @pytest.mark.parametrize("error, message", [("GatedRepoError", "is gated"), ("RepositoryNotFoundError", "not available from the hub")])

@@ -14,6 +14,7 @@ from arguments import parse_args
 from config import pick_device, resolve
 from data import Sample, describe_data, encode_examples, fetch_data, load_profiles, load_samples
 from files import write_jsonl
+from prepare import load_data
 from selection import choose_roles, group_lines, hold_out, look_alikes, normalise, role_id, similar_pairs, trigrams
 from tokenizer import Tokenizer
 from tools import check_data
@@ -216,3 +217,13 @@ def test_a_device_that_is_not_there_is_said_in_few_words():
     with pytest.raises(ValueError, match="device 'xpu' cannot be used here") as error:
         pick_device("xpu")
     assert len(str(error.value)) < 280
+
+
+def test_roles_and_their_ids_are_the_same_for_every_seed(tmp_path):
+    """However few lines of each are drawn: seeds of one method are compared, and have to be about the same roles."""
+    path = tmp_path / "own.jsonl"
+    write_jsonl(path, [{"role": "ABC"[i % 3], "question": f"{i}?", "answer": str(i)} for i in range(90)])
+    keys = ["--data", str(path), "--samples-per-role", "2", "--role-subset", "2", "--score-limit", "0"]
+    found = [load_data(resolve(parse_args([*keys, "--seed", str(seed)])[0])) for seed in range(6)]
+    assert all(list(roles) == ["A", "B"] and len(samples) == 4 for samples, _, roles, _ in found)
+    assert len({tuple(s.question for s in samples) for samples, *_ in found}) > 1

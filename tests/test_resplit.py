@@ -2,7 +2,7 @@
 import json
 
 import pytest
-from conftest import command, write_rolebench
+from conftest import ROOT, command, write_rolebench
 
 from data import load_rolebench
 from selection import similar_pairs, trigrams
@@ -59,4 +59,6 @@ def test_it_refuses_in_one_line_and_overwrites_nothing(tmp_path):
         assert message in done.stderr and len(done.stderr.splitlines()) == 1
     write_rolebench(tmp_path / "empty", [], split="general")
     assert "train.jsonl has no line" in command("tools.resplit", "--data", tmp_path / "empty", "--out", tmp_path / "x", ok=False).stderr
+    done = command("tools.resplit", "--data", ROOT / "tiny/rolebench", "--out", tmp_path / "x", ok=False)
+    assert "lines with facts, kinds or histories would lose them here" in done.stderr
     assert not (tmp_path / "x").exists()

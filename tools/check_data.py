@@ -14,7 +14,7 @@ from collections import Counter
 import numpy as np
 
 from data import OWN, SPLITS, describe_data, fetch_data, languages, load_own, load_profiles, parse_line, rolebench_files
-from files import fetch_model, parse_json
+from files import TOKENIZER_FILES, fetch, parse_json
 from tokenizer import Tokenizer
 
 
@@ -91,11 +91,11 @@ def check(root, language, tokenizer=None, generalization="instruction"):
     # what training would say first
     out = [f"--- {language}"]
     if not broken:
-        out += describe_data(root, train, language)
+        out += describe_data(root, train, language, generalization=generalization)
 
     # split by split
     counts = {}                                                          # {split and part: lines per role}
-    for split in dict.fromkeys((*SPLITS, OWN, "both")):
+    for split in (*SPLITS, OWN):
         for part, samples in (("train", train), ("test", test)):
             chosen = [s for s in samples if s.split == split]
             if not chosen:
@@ -127,7 +127,7 @@ def main():
     parser.add_argument("--tokenizer", help="a model's folder or hub id: lengths in its tokens")
     args = parser.parse_args()
     root, broken = fetch_data(args.data), 0
-    tokenizer = Tokenizer(fetch_model(args.tokenizer), "plain") if args.tokenizer else None
+    tokenizer = Tokenizer(fetch(args.tokenizer, TOKENIZER_FILES), "plain") if args.tokenizer else None
     found = []
     if root.is_file():
         found = ["en" if args.language == "all" else args.language]

@@ -97,7 +97,7 @@ def interpret(record, role, user):
         name, profile, dialogues = read_card(card, user)
     else:
         turns = conversation(record)
-        name = role or record.get("role") or record.get("character")
+        name = record.get("role") or record.get("character") or role
         profile = next((text.strip() for speaker, text in turns or () if speaker == "system"), "")
         dialogues = [turns or []]
     if not isinstance(name, str) or not name.strip():

@@ -115,7 +115,7 @@ def main():
     for role, difference in differences.items():
         print(f"{role}: {Path(args.out) / names[role]}, read again: logits differ from the run's by at most "
               f"{difference:.2g}")
-    if config["method"] == "lora":
+    if config["method"] == "lora" and config["role_in_prompt"]:
         print("all roles of this run have the same weights: the persona in its chat_template.jinja makes the role")
 
 

@@ -80,9 +80,9 @@ def main():
     if not 0 < args.supervised <= 1 or not 0 <= args.have <= 10 ** 6:
         raise ValueError("--supervised is a share, above 0 and at most 1, and --have a number of GiB")
 
-    for name in ("roles", "batch_size", "length", "new_tokens", "answers", "rank", "head_rank"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}, but it has to be positive")
+    for name, value in vars(args).items():
+        if type(value) is int and value < (name != "num_blocks"):
+            raise ValueError(f"--{name.replace('_', '-')} is {value}, but it has to be positive")
     path = Path(args.model) if args.model.endswith(".json") else fetch(args.model, ["config.json"]) / "config.json"
     with reading(path, "the config.json of a backbone that is implemented"):
         model_config = ModelConfig.from_hf(read_json(path, numbers=MODEL_NUMBERS))
@@ -96,7 +96,7 @@ def print_report(args, model_config, adapter_config):
     training = partial(step_memory, args, model_config, adapter_config)
 
     def answering(rows):
-        prompt = round(args.length * (1 - args.supervised))
+        prompt = max(1, round(args.length * (1 - args.supervised)))
         return generation_memory(model_config, adapter_config, dtype, rows, prompt, args.new_tokens)
 
     kept = ", activations recomputed" if args.checkpoint_activations else ""

@@ -56,6 +56,8 @@ def resplit(root, out, share):
             samples = [s for part in parts for s in load_rolebench(root, language, part, (split,))]
             if not samples:
                 raise ValueError(f"{found[split]} has no line")
+            if any(s.facts or s.kind or s.history for s in samples):
+                raise ValueError(f"{found[split].parent}: lines with facts, kinds or histories would lose them here")
             train, test = split_anew(pooled(samples), share)
             folder = out / FOLDERS[language].format("instruction") / split
             folder.mkdir(parents=True)

@@ -136,7 +136,7 @@ def main():
         with engine:
             print(f"{type(engine).__name__}, {args.dtype}, {args.run}{', merged' if args.merge else ''}")
             compare_answers(engine, model, tokenizer, config, roles, args.new_tokens, args.merge)
-            if args.llama and not args.merge and len(roles) > 1:
+            if args.llama and not args.merge and len(roles) > 1 and model.sources["B"] in ("shared", "gated"):
                 compare_blend(engine, model, tokenizer, config, roles, args.new_tokens)
             if args.speed:
                 compare_speed(engine, model, tokenizer, config, roles, args.new_tokens)

@@ -7,6 +7,8 @@
 import json
 import re
 
+from jinja2 import TemplateError
+
 from data import run_persona
 from files import write_json, write_text
 from tokenizer import template_with_default
@@ -28,7 +30,7 @@ def folder_names(roles):
 
 def vllm_rank(rank):
     """What --max-lora-rank has to be for adapters of a rank."""
-    return next(allowed for allowed in VLLM_RANKS if rank <= allowed)
+    return next((allowed for allowed in VLLM_RANKS if rank <= allowed), rank)            # beyond them vLLM refuses
 
 
 def make_readme(role, config, prompt, rank=None):
@@ -78,5 +80,9 @@ def write_serving_files(folder, role, tokenizer, config, rank=None):
     write_json(path, generation | {"eos_token_id": sorted(tokenizer.stop_ids)})
 
     turns = [("system", text)] if text else []
-    prompt = tokenizer.render([*turns, ("user", "Who are you?")], add_generation_prompt=True)
+    try:
+        prompt = tokenizer.render([*turns, ("user", "Who are you?")], add_generation_prompt=True)
+    except TemplateError as error:
+        raise ValueError(f"the chat template of {config['model']} refuses a system turn, in which other engines would "
+                         f"read who is playing: {error}") from None
     write_text(folder / "README.md", make_readme(role, config, prompt, rank))

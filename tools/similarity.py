@@ -13,7 +13,8 @@ from tools.svg import Svg
 
 @torch.inference_mode()
 def similarities(model, tokenizer, config, samples, voices):
-    """(R, R) mean cosine of each role's z_r with z_t of each role's test answers, read by the model as `voices`."""
+    """(R, R) mean cosine of each role's z_r with z_t of each role's test answers, read by the model as `voices`; NaN
+    for a role without any."""
     _, e_t = reference_nll(model, tokenizer, config, [replace(s, role=v) for s, v in zip(samples, voices)])
     known = ~e_t.isnan().any(1)
     z_r, z_t = model.projections(model.hyper.role_embedding.weight, e_t[known])
@@ -28,7 +29,8 @@ def similarity(run):
     model, tokenizer, config = load_run(run, "cpu")
     if model.projections is None:
         raise ValueError(f"{run}: {config['method']} has no role embeddings to compare; use a run of hycora")
-    samples = load_test_samples(config["data"], config["language"], roles=config["roles"])
+    samples = load_test_samples(config["data"], config["language"], config["splits"],
+                                generalization=config["generalization"], roles=config["roles"])
     own = [s.role for s in samples]
     others = [other or s.role for s, other in zip(samples, other_roles(samples))]
     torch.manual_seed(config["seed"])
@@ -53,7 +55,8 @@ def draw(names, parts):
         svg.text(left + cell * R / 2, 20, title, weight="600")
         for i in range(R):
             for j in range(R):
-                svg.cell(left + cell * j, 60 + cell * i, cell, matrix[i, j].item())
+                if not matrix[i, j].isnan():
+                    svg.cell(left + cell * j, 60 + cell * i, cell, matrix[i, j].item())
             if cell > 12:
                 svg.text(left + cell * (i + 0.5), 48, str(i), 12)
     if cell > 12:

@@ -55,11 +55,13 @@ class Conversation:
         self.turn_to(args.role or next(iter(self.config["roles"])))
 
     def language_of(self, name):
-        """The language that a role was trained in; where a run has several, its name and description are written in
-        it. None where that is not known."""
-        if self.config["language"] == "all":
-            return script(name + self.config["profiles"].get(name, ""))
-        return {"en": "English", "zh": "Chinese"}.get(self.config["language"])
+        """The language that a role was trained in, by the run's, or as its name and description are written in it; None
+        where that is not known."""
+        if self.config["language"] == "other":
+            return None
+        if self.config["language"] == "zh":
+            return "Chinese"
+        return script(name + self.config["profiles"].get(name, ""))      # "en" is also what nobody thought of
 
     def turn_to(self, name):
         """The role `name` answers from now on; ValueError suggests the nearest names."""

@@ -220,12 +220,8 @@ def check_arguments(args):
             raise ValueError(f"--{given[0].replace('_', '-')} is about a run: --predictions has answers already")
 
 
-def test_samples(args, config):
-    """The test samples of a run's roles, in the splits that it was trained on, unless --split or --data say otherwise;
-    ValueError if there is none. Lines of other roles are counted and left out."""
-    splits = SPLITS if args.data else config["splits"]
-    if args.split:
-        splits = [args.split]
+def test_samples(config, splits):
+    """The test samples of a run's roles; ValueError if there is none. Lines of other roles are counted and left out."""
     tests = load_test_samples(config["data"], config["language"], splits, generalization=config["generalization"])
     samples = [s for s in tests if s.role in config["roles"]]
     if not samples:
@@ -259,6 +255,7 @@ def score_run(args):
     # check the output path before any work is done
     config = read_run(args.run)
     config["out"] = str(Path(args.run))
+    trained_on = dict(config)
     config["data"] = lasting_name(args.data or config["data"])
     decoding = decoding_from_args(args, config["language"], config["max_new_tokens"])
     kept = {}
@@ -275,8 +272,9 @@ def score_run(args):
         check_writable(args.run)
 
     with claimed(*paths) if args.out else nullcontext():
-        tests = test_samples(args, config)
-        shots = training_shots(config, args.shots)
+        splits = trained_on["splits"] if config["data"] == trained_on["data"] else SPLITS
+        tests = test_samples(config, [args.split] if args.split else splits)
+        shots = training_shots(trained_on, args.shots)
         model, tokenizer, _ = load_run(args.run, args.device, args.compile)
         found, lines = {}, None
         if args.likelihood:

@@ -132,8 +132,16 @@ def test_a_study_scores_the_backbone_in_context_and_puts_likelihoods_first(study
     assert answers.read_bytes() == before
 
 
+def test_the_backbone_reads_as_many_lines_as_the_run_did(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "read_run", lambda run: {"score_limit": 200, "likelihood_limit": 0})
+    asked = []
+    monkeypatch.setattr(reproduce, "subprocess", SimpleNamespace(run=lambda arguments, **_: asked.extend(arguments) or SimpleNamespace(returncode=0), DEVNULL=0, PIPE=0))
+    reproduce.in_context(tmp_path, 4, 1)
+    assert asked[asked.index("--limit") + 1] == "200" and asked[asked.index("--likelihood-limit") + 1] == "50"
+
+
 def test_the_backbone_of_a_run_of_one_split_is_scored_on_that_split(study, tmp_path, monkeypatch):
-    """And on as many lines as the run: the tables of such a study failed, after all of its training."""
+    """The tables of such a study failed, after all of its training."""
     monkeypatch.setitem(reproduce.STUDIES, "tiny", Study("--config configs/tiny.json --splits role_specific", ("lora",), shots=(0,)))
     assert study() is None
     point = json.loads((tmp_path / "results/tiny.json").read_text())["points"]["all"]

@@ -124,6 +124,18 @@ def test_compare_averages_seeds_and_pairs_items(tmp_path):
     assert json.loads(printed["json"]) == json.loads(json.dumps(compare(runs)))
 
 
+def test_compare_pairs_runs_of_the_same_seeds_in_any_order(tmp_path):
+    """Seeds differ by 10 points, on both sides alike: the interval of the difference shows nothing of it."""
+    paths = []
+    for method, more, seeds in (("lora", 0, (1, 2, 3)), ("hycora", 2, (3, 1, 2))):
+        for seed in seeds:
+            paths.append(fake_run(tmp_path / f"{method}{seed}", method, {item: 10.0 * seed + more for item in ITEMS}, seed=seed))
+    result = compare(paths)
+    assert all(d["rougeL"]["interval"] == pytest.approx((2, 2)) for d in result["differences"]) and len(result["differences"]) == 2
+    low, high = compare(paths[:-1])["differences"][0]["rougeL"]["interval"]              # without one of them they are no pairs
+    assert high - low > 5
+
+
 def test_compare_counts_facts_and_keeps_kinds_apart(tmp_path):
     """Facts are measured where there are any: here on one split, in two kinds."""
     paths = []

@@ -61,12 +61,13 @@ def tables_of(name, result):
         tables[" likelihood"] = likelihood_tables(point["likelihood"], FEW_ITEMS)
     if kinds := kind_table(point):
         tables[" kinds"] = [kinds]
-    if "named from" in point:
-        tables[" voice"] = [named_from_table(point["named from"])]
     texts = {}
     for mark, of in tables.items():
         texts[name + mark] = "\n\n".join(render_table(table, True) for table in of)
     texts[name] += f"\n\n{conditions(result)}"
+    texts[f"{name} voice"] = "Not measured, for want of scikit-learn."
+    if "named from" in point:
+        texts[f"{name} voice"] = render_table(named_from_table(point["named from"]), True)
 
     # who gains from sharing, by the number of a role's training lines
     roles = point.get("by role", {"nats": {}})

@@ -8,8 +8,12 @@ The weights in the repository were not made in one go. They started from the bac
 were trained with AdamW for 2,750 steps, while this mixture of conversations was found; then for 5,500 steps as
 `tiny/pretrain.py` has it today, 50 minutes on a core, in which the cross-entropy of unseen conversations fell from 0.38
 to 0.12 nats per token; then, as training lines and with them the tokenizer changed a little, for 1,200, 3,000 and, at a
-third of the learning rate, 300 more. From random weights the recipe was run for 1,800 steps, to 0.91. Weights are
-reproduced up to rounding at best: sums in floating point depend on the processor and its threads.
+third of the learning rate, 300 more.
+
+From random weights, in one go, this command gives a better backbone than that (9,000 steps, two hours on a busy core).
+The demo on it, one seed: 99 % of the common facts right, all of a role's own and of the town's that it was taught, 4 %
+of what only others were taught, no loops; ROUGE-L 38 -> 82 and 17 -> 85. Weights are reproduced up to rounding at best: sums in floating point depend
+on the processor and its threads.
 """
 import argparse
 import json

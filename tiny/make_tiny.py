@@ -11,9 +11,10 @@ to 0.12 nats per token; then, as training lines and with them the tokenizer chan
 third of the learning rate, 300 more.
 
 From random weights, in one go, this command gives a backbone that is as good (9,000 steps, two hours on a busy core).
-The demo on it, with one thread and with two: 99 and 94 % of the common facts right, 100 and 100 % of a role's own and of
-the town's that it was taught, 4 and 4 % of what only others were taught, 0 and 1 loops; ROUGE-L 38 -> 82 and 80, 17 ->
-85 and 85. Weights are reproduced up to rounding at best: sums in floating point depend on the processor and its threads.
+The demo on it, with one thread and with two: 99 and 94 % of the common facts right, 100 and 100 % of a role's own and
+of the town's that it was taught, 4 and 4 % of what only others were taught, 0 and 1 loops; ROUGE-L 38 -> 82 and 80, and
+17 -> 85 and 85. Weights are reproduced up to rounding at best: sums in floating point depend on the processor and its
+threads.
 """
 import argparse
 import json

@@ -61,7 +61,7 @@ class Conversation:
             return None
         if self.config["language"] == "zh":
             return "Chinese"
-        return script(name + self.config["profiles"].get(name, ""))      # "en" is also what nobody thought of
+        return script(name + self.config["profiles"].get(name, ""))      # as "en" is also the default
 
     def turn_to(self, name):
         """The role `name` answers from now on; ValueError suggests the nearest names."""

@@ -8,7 +8,7 @@
 
 What has which precision, and where it is decided:
     backbone: weights, activations              bf16 if the GPU has it, else fp32 (--precision); frozen      checkpoint
-    A and B                                     made by autocast, in the backbone's        HyperModel.active_roles
+    A and B                                     the backbone's, made under autocast        HyperModel.active_roles
     trainable: weights, gradients, AdamW        fp32, as softmax and losses are            here and losses.py
 A step whose loss or gradient is not finite is skipped, and logged as such; three in a row end the run. With fp16 the
 loss is scaled (GradScaler), whose first steps are often skipped while it finds its scale: there it takes twenty.

@@ -25,9 +25,13 @@ def convert(value, kind):
     if kind == bool | None:
         return {"true": True, "false": False, "none": None}[text]
 
-    # a whole number: 3.0 is one, true is not
+    # true, false and null of JSON are values of flags alone
+    if value is None or isinstance(value, bool):
+        raise ValueError
+
+    # a whole number: 3.0 is one
     if kind is int:
-        if isinstance(value, bool) or not float(value).is_integer():
+        if not float(value).is_integer():
             raise ValueError
         return int(float(value))
 
@@ -98,8 +102,8 @@ def add_keys(parser):
 
 
 def parse_args(argv):
-    """(Config, None) of a command line, or ({key: value}, run folder) for --resume, with the keys of LONGER that are
-    given. The command line overrides --config, which overrides the defaults."""
+    """({key: value}, run folder to resume or None) of a command line; it overrides --config. With --resume there can
+    only be keys of LONGER."""
     parser = Parser(description="Train a Hyper Model. Without --model or --config: the demo, configs/tiny.json.")
     parser.add_argument("--config", help="a JSON file of keys")
     parser.add_argument("--resume", help="a run folder to go on with, under its own config")
@@ -129,4 +133,4 @@ def parse_args(argv):
     values |= parse_values(given, "command line")
     if not values.get("model") or not values.get("data"):
         raise ValueError("both --model and --data are needed")
-    return Config(**values), None
+    return values, None

@@ -3,7 +3,7 @@
     python chat.py                                               the finished run in the repository
     python chat.py --run runs/demo --role "NAME"
 """
-from console import Parser, display_width, one_line_errors, pad, printable
+from console import Parser, counted, display_width, one_line_errors, pad, printable
 
 import re
 import sys
@@ -23,6 +23,22 @@ HELP = ("/role NAME changes the character, /roles lists them, /all QUESTION asks
 def script(text):
     """"Chinese" for a text with Chinese characters in it, else "English"."""
     return "Chinese" if re.search("[\u4e00-\u9fff]", text) else "English"
+
+
+def room_for_prompt(backbone, config, new_tokens):
+    """How many tokens a prompt may have. With its answer it should be no longer than the examples of training: in a
+    longer conversation voices end in nonsense, long before the backbone's own context is full."""
+    length = max(config["max_length"], 2 * new_tokens)
+    return min(length, backbone.config.max_positions) - new_tokens
+
+
+def prompt_within(room, tokenizer, question, persona, history):
+    """(prompt, the turns of `history` that it has): without the oldest, as far as `room` tokens demand it."""
+    prompt = tokenizer.prompt(question, persona, history)
+    while len(prompt) > room and history:
+        history = history[1:]
+        prompt = tokenizer.prompt(question, persona, history)
+    return prompt, list(history)
 
 
 class Stream:
@@ -45,13 +61,13 @@ class Conversation:
     def __init__(self, args):
         """args: the command line. ValueError for an unknown role or a context too short for an answer."""
         self.model, self.tokenizer, self.config = load_run(args.run, args.device, args.compile)
-        self.decoding = decoding_from_args(args, self.config["language"])
+        self.decoding = decoding_from_args(args, self.config["language"], self.config["max_new_tokens"])
         self.history = []                               # [(question, answer), ...]
-        self.context = self.model.backbone.config.max_positions
-        self.room = self.context - self.decoding.max_new_tokens
+
+        self.room = room_for_prompt(self.model.backbone, self.config, self.decoding.max_new_tokens)
         if self.room < 1:
             raise ValueError(f"--max-new-tokens {self.decoding.max_new_tokens} leaves no room for a question: the "
-                             f"model reads at most {self.context}")
+                             f"model reads at most {self.model.backbone.config.max_positions}")
         self.turn_to(args.role or next(iter(self.config["roles"])))
 
     def language_of(self, name):
@@ -108,18 +124,12 @@ class Conversation:
         if language not in (None, script(question)):
             print(f"({self.title} was trained on {language} alone: do not expect sense from other questions)")
 
-        history = list(self.history)
-        while True:
-            prompt = self.tokenizer.prompt(question, run_persona(self.prompt_name, self.config), history)
-            if len(prompt) <= self.room or not history:
-                break
-            history = history[1:]
+        persona = run_persona(self.prompt_name, self.config)
+        prompt, history = prompt_within(self.room, self.tokenizer, question, persona, self.history)
         if len(prompt) > self.room:
-            raise ValueError(f"a question of {len(prompt)} tokens leaves no room for an answer in a context of "
-                             f"{self.context}")
-        forgotten = len(self.history) - len(history)
-        if forgotten:
-            print(f"(the context is full: {forgotten} of the oldest turns forgotten)")
+            raise ValueError(f"a question of {len(prompt)} tokens is too long: there is room for {self.room}")
+        if forgotten := len(self.history) - len(history):
+            print(f"(the conversation is long: {counted(forgotten, 'old turn')} forgotten)")
 
         stream = Stream(self.tokenizer)
         print(f"{self.title}: ", end="", flush=True)
@@ -129,7 +139,8 @@ class Conversation:
         except KeyboardInterrupt:                                        # ends the answer, not the conversation
             end = " ...\n"
         stream([], end=end)
-        self.history = [*history, (question, stream.text)]
+        if stream.text:
+            self.history = [*history, (question, stream.text)]
 
     def ask_all(self, question):
         """Prints the answer of every role that was trained in the question's language, if known; one mixed batch,
@@ -142,7 +153,7 @@ class Conversation:
         texts = generate_texts(self.model, self.tokenizer, prompts, role_ids, self.decoding) if names else []
         width = max(map(display_width, roles))
         for name, text in zip(names, texts):
-            print(f"{pad(name, width)}  {printable(text)}")
+            print(f"{pad(name, width)}  {printable(text or '(no room for an answer)')}")
         if others:
             print(f"(not asked: {', '.join(others)}, trained on {self.language_of(others[0])} alone)")
 

@@ -117,7 +117,7 @@ def new_folder(out):
 
 
 @contextmanager
-def held(run):
+def reserved(run):
     """Reserves a run folder for this process while it trains, and removes what a killed process left half-written."""
     with locked(run / "roles.json"):                     # a file that is written once
         for leftover in [*run.glob(".*.tmp"), *run.glob("checkpoint/.*.tmp")]:
@@ -324,10 +324,8 @@ class MetricsLog:
         self.path = run / "metrics.jsonl" if writes else Path(os.devnull)
         self.max_skipped = max_skipped
         self.skipped_in_a_row = 0
-
-        # lines that are not written yet, and since when they are collected
-        self.pending = []
-        self.since = time.monotonic()
+        self.pending = []                                # lines that are not written yet
+        self.start_clock()
         if writes:
             self.forget_steps_from(first_step)
 
@@ -341,6 +339,10 @@ class MetricsLog:
                     kept.append(line + "\n")
         write_text(self.path, "".join(kept))
 
+    def start_clock(self):
+        """Begins the interval of the next tokens_per_s."""
+        self.since = time.monotonic()
+
     def add(self, line, rows, stats, grad_norm):
         """line: what the host knows about a step; rows: the examples it saw; stats: (2,) ce and contrastive loss."""
         self.pending.append((line, rows, torch.cat((stats, grad_norm[None]))))
@@ -350,10 +352,9 @@ class MetricsLog:
 
         Raises FloatingPointError after `max_skipped` of them in a row.
         """
-        now = time.monotonic()                           # a clock that is never set back
+        values = torch.stack([stats for _, _, stats in self.pending]).tolist()    # waits for the GPU, before the clock
         tokens = sum(line["tokens"] for line, _, _ in self.pending)
-        tokens_per_s = tokens / max(now - self.since, 1e-9)
-        values = torch.stack([stats for _, _, stats in self.pending]).tolist()
+        tokens_per_s = tokens / max(time.monotonic() - self.since, 1e-9)
 
         with writing(self.path), open(self.path, "a", encoding="utf8") as file:
             for (line, rows, _), (ce, contrastive, grad_norm) in zip(self.pending, values):
@@ -367,7 +368,6 @@ class MetricsLog:
                 self.count_skipped(line, rows)
 
         self.pending = []
-        self.since = now
         shown = {name: f"{line[name]:.3f}" for name in ("ce", "contrastive") if line[name] is not None}
         return shown | {"tok/s": f"{tokens_per_s:.0f}"}
 

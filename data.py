@@ -245,8 +245,7 @@ def encode_examples(samples, roles, tokenizer, max_length, profiles=None):
     """Examples of samples, one per answer. roles: {name: id}; profiles: {name: description} to put in the prompt.
 
     An example longer than max_length loses its end, as in the authors' code; one whose prompt alone fills it is
-    dropped. Returns (examples, number truncated, number dropped). Raises ValueError for an unknown role or when no
-    example is left.
+    dropped. Returns (examples, number truncated, number dropped). Raises ValueError for an unknown role.
     """
     examples = []
     dropped = 0
@@ -263,7 +262,5 @@ def encode_examples(samples, roles, tokenizer, max_length, profiles=None):
                 continue
             examples.append(Example(ids[:max_length], len(prompt), role, len(ids) > max_length, n))
 
-    if not examples:
-        raise ValueError(f"no training example is left: {len(samples)} samples, max_length {max_length}")
     truncated = sum(example.truncated for example in examples)
     return examples, truncated, dropped

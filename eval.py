@@ -30,7 +30,7 @@ from generate import Decoding, add_decoding_arguments, decoding_from_args, gener
 from likelihood import read_references
 from metrics import METRICS, aggregate, mean_scores, score_answer
 from report import MEASURES, other_measures, print_examples, table
-from selection import other_roles, role_id, role_shots, some_of_each, subsample, with_shots
+from selection import is_texts, other_roles, role_id, role_shots, some_of_each, subsample, with_shots
 
 
 # ---------------------------------------------------------------------------------------------------------- answers
@@ -72,12 +72,14 @@ def predict(model, tokenizer, config, samples, decoding, as_role="own", batch_si
     prompts = [tokenizer.prompt(s.question, text, s.history) for s, text in zip(samples, personas)]
     progress = {"own": "answering", "other": "answering as another role", None: "backbone answering"}[as_role]
     answers = generate_texts(model, tokenizer, prompts, role_ids, decoding, batch_size, progress)
+    if without := sum(answer is None for answer in answers):
+        print(f"{counted(without, 'prompt')} of {len(prompts)} fill the model's context: scored as empty answers")
 
     by = provenance(config, decoding, as_role, shots)
     predictions = []
     for s, name, answer in zip(samples, names, answers):
         more = {"as_role": name} if as_role == "other" else {}
-        predictions.append(make_prediction(s, answer, by, **more))
+        predictions.append(make_prediction(s, answer or "", by, **more))
     return predictions
 
 
@@ -99,13 +101,13 @@ def evaluate(model, tokenizer, config, samples, decoding, as_role="own", swap=Fa
     return scores, predictions
 
 
-def evaluate_before_after(model, tokenizer, run, samples, read):
+def evaluate_before_after(model, tokenizer, run, samples, to_read):
     """Scores a finished run and the untouched backbone on test samples, writes both into the run folder, and prints
-    before -> after, the role swap, and typical and worst answers. read: samples whose likelihood is measured.
+    before -> after, the role swap, and typical and worst answers. to_read: samples whose likelihood is measured.
     """
     config = read_run(run)
     decoding = Decoding(config["max_new_tokens"])
-    found, lines = read_references(model, tokenizer, config, read)
+    found, lines = read_references(model, tokenizer, config, to_read)
     scores, after = evaluate(model, tokenizer, config, samples, decoding, swap=True)
     scores |= found
     scores_before, before = evaluate(model, tokenizer, config, samples, decoding, as_role=None)
@@ -163,10 +165,9 @@ def check_prediction(prediction, place):
     if prediction["language"] not in ("en", "zh", "other"):
         raise ValueError(f'{place}: "language" has to be en, zh or other')
     references = prediction.get("references")
-    if not isinstance(references, list) or not references or not all(isinstance(t, str) for t in references):
+    if not references or not is_texts(references):
         raise ValueError(f'{place}: "references" has to be a list of at least one text')
-    facts = prediction.get("facts", [])
-    if not isinstance(facts, list) or not all(isinstance(fact, str) for fact in facts):
+    if not is_texts(prediction.get("facts", [])):
         raise ValueError(f'{place}: "facts" has to be a list of texts')
 
 
@@ -250,26 +251,34 @@ def training_shots(config, n):
     return role_shots(training_samples(config), n) if n else None
 
 
+def where_to_write(args, config, decoding):
+    """({measures that are kept}, [paths]) of the scores of a run; no path for a part of the test: it is only printed.
+    """
+    if args.out:
+        out = Path(args.out)
+        paths = [out, out.with_suffix(".jsonl")]
+        if args.likelihood:
+            paths.append(out.with_suffix(".likelihood.jsonl"))
+        return {}, paths
+    if args.limit or args.split:
+        return {}, []
+
+    suffix = "_backbone" if args.backbone else ""
+    if args.shots:
+        suffix += f"_{args.shots}-shots"
+    check_writable(args.run)
+    made_by = {"data": config["data"], "decoding": vars(decoding)}
+    return place_in_run(Path(args.run), suffix, made_by, config["roles"])
+
+
 def score_run(args):
     """Scores a run, or its untouched backbone, and writes the results; returns (scores, the paths written)."""
-    # check the output path before any work is done
     config = read_run(args.run)
     config["out"] = str(Path(args.run))
     trained_on = dict(config)
     config["data"] = lasting_name(args.data or config["data"])
     decoding = decoding_from_args(args, config["language"], config["max_new_tokens"])
-    kept = {}
-    paths = []
-    if args.out:
-        out = Path(args.out)
-        paths = [out, out.with_suffix(".jsonl"), *([out.with_suffix(".likelihood.jsonl")] if args.likelihood else [])]
-    elif not args.limit and not args.split:
-        suffix = "_backbone" if args.backbone else ""
-        if args.shots:
-            suffix += f"_{args.shots}-shots"
-        scores = {"data": config["data"], "decoding": vars(decoding)}
-        kept, paths = place_in_run(Path(args.run), suffix, scores, config["roles"])
-        check_writable(args.run)
+    kept, paths = where_to_write(args, config, decoding)                 # fails here, before any work is done
 
     with claimed(*paths) if args.out else nullcontext():
         splits = trained_on["splits"] if config["data"] == trained_on["data"] else SPLITS
@@ -278,8 +287,8 @@ def score_run(args):
         model, tokenizer, _ = load_run(args.run, args.device, args.compile)
         found, lines = {}, None
         if args.likelihood:
-            read = subsample(tests, args.likelihood_limit or args.limit)
-            found, lines = read_references(model, tokenizer, config, read, args.backbone, shots)
+            to_read = subsample(tests, args.likelihood_limit or args.limit)
+            found, lines = read_references(model, tokenizer, config, to_read, args.backbone, shots)
         samples = subsample(tests, args.limit)
         as_role = None if args.backbone else "own"
         scores, predictions = evaluate(model, tokenizer, config, samples, decoding, as_role, args.swap_roles,

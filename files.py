@@ -26,7 +26,7 @@ except ImportError:                     # Windows: nothing there keeps two proce
 
 ROOT = Path(__file__).resolve().parent
 TOKENIZER_FILES = ["config.json", "generation_config.json", "tokenizer*", "chat_template.jinja"]
-MODEL_FILES = [*TOKENIZER_FILES, "*.safetensors", "*.safetensors.index.json"]
+MODEL_FILES = [*TOKENIZER_FILES, "model*.safetensors", "model.safetensors.index.json"]
 
 
 # --------------------------------------------------------------------------------------------------------- boundaries
@@ -130,14 +130,14 @@ def fetch(name, patterns, repo_type="model"):
     except GatedRepoError:
         raise FileNotFoundError(f"{name} is gated: accept its terms on the hub, then log in (hf auth login)") from None
     except Exception as e:                                # an unknown name, no network, a broken cache
-        reason = str(e).strip().splitlines()[0]
-        raise FileNotFoundError(f"{name}: no such folder, and not available from the hub ({reason})") from None
+        raise FileNotFoundError(f"{name}: no such folder, and not available from the hub "
+                                f"({one_line(e, 200)})") from None
 
 
 def fetch_model(name):
     """The folder of a backbone, local or from the hub; from the hub, .bin files only if there are no safetensors."""
     folder = fetch(name, MODEL_FILES)
-    if not any(folder.glob("*.safetensors")):
+    if not any(folder.glob("model*.safetensors")):
         folder = fetch(name, [*MODEL_FILES, "pytorch_model*"])
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} has no config.json: not a Hugging Face model folder")

@@ -3,7 +3,6 @@
 B batch, T prompt tokens of the longest row, C width, V vocabulary.
 """
 import hashlib
-from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -82,16 +81,15 @@ def sample_next_token(logits, decoding, uniform, seen):
         return logits.argmax(-1)
 
     # the likeliest top_k, and of those as many as it takes to reach top_p: at least one
-    p, ids = (logits / decoding.temperature).softmax(-1).sort(-1, descending=True)
-    if decoding.top_k:
-        p[:, decoding.top_k:] = 0
-        p = p / p.sum(-1, keepdim=True)
+    V = logits.size(-1)
+    p, ids = (logits / decoding.temperature).softmax(-1).topk(min(decoding.top_k or V, V))    # sorted
+    p = p / p.sum(-1, keepdim=True)
     p = p * (p.cumsum(-1) - p < decoding.top_p)
 
     # where the cumulative distribution passes the random number
     cdf = p.cumsum(-1)
     rank = (cdf <= uniform[:, None] * cdf[:, -1:]).sum(-1, keepdim=True)
-    rank = rank.clamp(max=logits.size(-1) - 1)
+    rank = rank.clamp(max=p.size(-1) - 1)
     return ids.gather(-1, rank).squeeze(-1)
 
 
@@ -101,8 +99,8 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
     """Continues prompts (lists of ids), row b as role_ids[b]; role_ids None: the untouched backbone answers.
 
     Prompts are padded on the right, and each row writes its next token into its own next slot of the cache, over the
-    padding. seeds: one int per row, default decoding.seed + row. on_token is called with each step's ids, -1 for a row
-    that has ended. Returns lists of ids without the stop token. ValueError if a prompt fills the context.
+    padding. seeds: one int per row; default: `seed_of` its prompt. on_token is called with each step's ids, -1 for a
+    row that has ended. Returns lists of ids without the stop token. ValueError if a prompt fills the context.
     """
     backbone = model.backbone
     device = backbone.device
@@ -121,8 +119,8 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
     stops = torch.tensor(sorted(stop_ids), device=device)
 
     # random numbers for all steps, from a generator per row
-    if seeds is None:
-        seeds = range(decoding.seed, decoding.seed + B)
+    if seeds is None:                                                    # an answer is the same in any batch
+        seeds = [seed_of(prompt, decoding.seed) for prompt in prompts]
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     uniform = torch.stack([torch.rand(steps, generator=g) for g in generators]).to(device)
 
@@ -136,8 +134,7 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
     answers = [[] for _ in prompts]
     done = torch.zeros(B, dtype=torch.bool, device=device)
     cache = backbone.new_cache(B, min(T + steps, context))
-    roles = nullcontext() if role_ids is None else model.active_roles(torch.as_tensor(role_ids))
-    with roles:
+    with model.active_roles(role_ids):
         # the prompt: the last real token of each row predicts the first new one
         h = backbone.hidden_states(ids, cache)                                            # (B, T, C)
         logits = lm_logits(backbone, h[rows, positions - 1])
@@ -174,17 +171,17 @@ def seed_of(prompt, seed):
     return int.from_bytes(digest[:7], "big")
 
 
-def rows_that_fit(backbone, prompt, new_tokens, most):
-    """How many rows of `prompt` and `new_tokens` tokens a GPU has memory for, from 1 to `most`; on a CPU, `most`.
+def rows_that_fit(backbone, prompt, cached, most):
+    """How many rows with a prompt of `prompt` tokens a GPU has memory for, from 1 to `most`; on a CPU, `most`.
 
-    A row takes its keys and values, and while the prompt is read the activations of one block (a few hidden states, and
-    what the MLP holds at once).
+    A row takes keys and values of the `cached` tokens that are kept, and while the prompt is read the activations of
+    one block (a few hidden states, and what the MLP holds at once).
     """
     device = backbone.device
     if device.type != "cuda":
         return most
     c = backbone.config
-    cache = (prompt + new_tokens) * 2 * c.num_hidden_layers * c.num_key_value_heads * c.head_dim
+    cache = cached * 2 * c.num_hidden_layers * c.num_key_value_heads * c.head_dim
     activations = prompt * (6 * c.hidden_size + 3 * c.intermediate_size)
     row = (cache + activations) * backbone.dtype.itemsize                # bytes
 
@@ -195,20 +192,21 @@ def rows_that_fit(backbone, prompt, new_tokens, most):
 
 
 def generate_texts(model, tokenizer, prompts, role_ids, decoding=Decoding(), batch_size=64, desc=None):
-    """Texts that answer prompts (lists of ids), in their order; prompts of similar length share a batch.
+    """Texts that answer prompts (lists of ids), in their order; None where a prompt fills the context.
 
-    batch_size: the most rows at once; on a GPU, as many of them as its memory has room for.
+    batch_size: the most rows at once; on a GPU, as many of them as its memory has room for. Prompts of similar length
+    share a batch.
     """
     texts = [None] * len(prompts)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    longest = max(map(len, prompts), default=0)
-    batch_size = rows_that_fit(model.backbone, longest, decoding.max_new_tokens, batch_size)
-    with tqdm(total=len(prompts), desc=desc, disable=desc is None, leave=False) as bar:
+    fit = [i for i, prompt in enumerate(prompts) if len(prompt) < model.backbone.config.max_positions]
+    order = sorted(fit, key=lambda i: len(prompts[i]))
+    longest = max([len(prompts[i]) for i in fit], default=0)
+    batch_size = rows_that_fit(model.backbone, longest, longest + decoding.max_new_tokens, batch_size)
+    with tqdm(total=len(fit), desc=desc, disable=desc is None, leave=False) as bar:
         for start in range(0, len(order), batch_size):
             batch = order[start:start + batch_size]
             batch_roles = None if role_ids is None else [role_ids[i] for i in batch]
-            seeds = [seed_of(prompts[i], decoding.seed) for i in batch]  # an answer is the same in any batch
-            answers = generate(model, [prompts[i] for i in batch], batch_roles, tokenizer.stop_ids, decoding, seeds)
+            answers = generate(model, [prompts[i] for i in batch], batch_roles, tokenizer.stop_ids, decoding)
             for i, ids in zip(batch, answers):
                 texts[i] = tokenizer.decode(ids)
             bar.update(len(batch))

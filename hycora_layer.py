@@ -136,7 +136,8 @@ class ActiveRoles:
     roles: the R distinct ones, (R,) or (R, num_roles); row_to_role: (B, R) one-hot, which of them each row uses.
     """
     def __init__(self, role_ids, device):
-        roles, index = role_ids.cpu().unique(return_inverse=True, dim=0)          # on the host: no step waits for R
+        # on the host: no step waits for R
+        roles, index = torch.as_tensor(role_ids).cpu().unique(return_inverse=True, dim=0)
         self.roles = roles.to(device, non_blocking=True)
         self.row_to_role = F.one_hot(index).to(device, non_blocking=True)
 
@@ -242,11 +243,15 @@ class HyperModel(nn.Module):
     @contextmanager
     def active_roles(self, role_ids):
         """Within this context row b of a batch has the role role_ids[b]. role_ids: (B,) ids in any mixture, or
-        (B, num_roles) weights that blend roles.
+        (B, num_roles) weights that blend roles; None: no role, the backbone as it is.
 
         The only place where A and B are made: once per forward pass, for the distinct roles and all linears, from fp32
         parameters into the backbone's dtype. With activation checkpointing the backward pass belongs inside as well.
         """
+        if role_ids is None:
+            yield
+            return
+
         device = self.backbone.device
         dtype = self.backbone.dtype
         active = ActiveRoles(role_ids, device)
@@ -293,9 +298,8 @@ class HyperModel(nn.Module):
         e_t of Eq. 5 also shows which A was active. Read by "backbone", it can only show what is in the text; read by
         "other", it still shows the role, since the reader's id gives it away.
         """
-        if reader == "backbone":
-            return self.backbone.hidden_states(input_ids).flatten(0, 1)
-        with self.active_roles((role_ids + 1) % self.config.num_roles):
+        reader_ids = None if reader == "backbone" else (role_ids + 1) % self.config.num_roles
+        with self.active_roles(reader_ids):
             return self.backbone.hidden_states(input_ids).flatten(0, 1)
 
     def project(self, role_ids, e_t):

@@ -55,15 +55,15 @@ def lookup(table, roles):
 class HyperNetwork(nn.Module):
     """Generates the LoRA factors of some roles for all adapted linears in one forward pass.
 
-    target_modules: {kind: (n, {"A": (r, d_in), "B": (d_out, r)})}, a kind of linear such as "q_proj", how many of it
+    kinds: {kind: (n, {"A": (r, d_in), "B": (d_out, r)})}, a kind of linear such as "q_proj", how many of it
     there are, and the LoRA factors to generate for it.
     norm_input, norm_output: LayerNorms of the authors' code, absent from the paper's Eq. 1.
     """
-    def __init__(self, num_roles, target_modules, role_dim=128, layer_dim=128, hidden_dim=512, num_blocks=2,
+    def __init__(self, num_roles, kinds, role_dim=128, layer_dim=128, hidden_dim=512, num_blocks=2,
                  head_rank=32, norm_input=True, norm_output=True):
         super().__init__()
-        self.target_modules = target_modules
-        num_layers = sum(n for n, _ in target_modules.values())
+        self.kinds = kinds
+        num_layers = sum(n for n, _ in kinds.values())
 
         self.role_embedding = nn.Embedding(num_roles, role_dim)
         self.layer_embedding = nn.Embedding(num_layers, layer_dim)
@@ -73,7 +73,7 @@ class HyperNetwork(nn.Module):
         self.norm_output = nn.LayerNorm(hidden_dim) if norm_output else nn.Identity()
 
         self.heads = nn.ModuleDict()
-        for kind, (_, shapes) in target_modules.items():
+        for kind, (_, shapes) in kinds.items():
             for factor, shape in shapes.items():
                 self.heads[f"{kind}_{factor}"] = Head(hidden_dim, head_rank, shape)
         self.reset_parameters()
@@ -89,7 +89,7 @@ class HyperNetwork(nn.Module):
         # each kind of linear has its own heads, and its layers are neighbours in h
         generated = {}
         first = 0
-        for kind, (n, shapes) in self.target_modules.items():
+        for kind, (n, shapes) in self.kinds.items():
             h_kind = h[:, first:first + n]                               # (R, n, d_h)
             generated[kind] = {factor: self.heads[f"{kind}_{factor}"](h_kind) for factor in shapes}
             first += n

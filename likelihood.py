@@ -9,7 +9,6 @@ model contributes. Nothing is generated, so every test line can be read, and lin
 n test lines, C width of the backbone.
 """
 import math
-from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -37,7 +36,8 @@ def reference_nll(model, tokenizer, config, samples, batch_size=32, backbone=Fal
     context = model.backbone.config.max_positions
     examples, _, _ = encode_examples(samples, config["roles"], tokenizer, context, profiles)
     examples.sort(key=lambda example: len(example.ids))                  # similar lengths limit padding
-    batch_size = rows_that_fit(model.backbone, len(examples[-1].ids), 0, batch_size)
+    longest = max([len(example.ids) for example in examples], default=0)
+    batch_size = rows_that_fit(model.backbone, longest, 0, batch_size)
     weights = mean_roles(samples, config["roles"]) if zero else None
 
     nats = torch.zeros(len(samples))
@@ -47,13 +47,10 @@ def reference_nll(model, tokenizer, config, samples, batch_size=32, backbone=Fal
         chosen = examples[start:start + batch_size]
         indices = torch.tensor([example.sample for example in chosen])
         batch = collate(chosen, tokenizer.eos_id, config["pool"]).to(model.backbone.device)
-        if backbone:
-            roles = nullcontext()
-        else:
-            roles = model.active_roles(batch.role_ids if weights is None else weights[indices])
+        role_ids = batch.role_ids if weights is None else weights[indices]
 
         # the cross-entropy of each example alone: positions and targets come example after example
-        with roles:
+        with model.active_roles(None if backbone else role_ids):
             hidden = model.backbone.hidden_states(batch.input_ids).flatten(0, 1)              # (B * T, C)
             counts = [len(example.ids) - example.prompt_len for example in chosen]
             parts = zip(hidden[batch.positions].split(counts), batch.targets.split(counts))

@@ -205,6 +205,7 @@ class Transformer(nn.Module):
         self.config = config
         self.checkpoint_activations = False      # recompute each block in the backward pass: less memory, more FLOPs
         self.compiled = False
+        self.static_caches = {}                  # of compiled blocks: {shape: [LayerCache, ...]}, the last one
         self.model = nn.Module()                 # the checkpoint's own prefix
         self.model.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.model.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
@@ -267,6 +268,10 @@ class Transformer(nn.Module):
         cos = angles.cos().to(self.dtype)
         sin = angles.sin().to(self.dtype)
 
+        # a forward pass is one use of CUDA graphs; without the mark each block would free its predecessor's output
+        if self.compiled:
+            torch.compiler.cudagraph_mark_step_begin()
+
         h = self.model.embed_tokens(input_ids)                           # (B, T, C)
         for i, block in enumerate(self.layers):
             if self.checkpoint_activations and torch.is_grad_enabled():
@@ -288,17 +293,23 @@ class Transformer(nn.Module):
             block.compile(dynamic=True, **options)
 
     def new_cache(self, batch_size, length):
-        """An empty LayerCache for each layer. S is `length` rounded up to a multiple of 16, which kernels prefer."""
+        """A LayerCache for each layer. S is `length` rounded up to a multiple of 16, which kernels prefer.
+
+        Of compiled blocks, the next cache of the same shape has the same memory, with the old values still in it.
+        """
         c = self.config
         slots = math.ceil(length / 16) * 16
         shape = (c.num_hidden_layers, 2, batch_size, c.num_key_value_heads, slots, c.head_dim)
+        if shape in self.static_caches:
+            return self.static_caches[shape]
         cache = [LayerCache(k, v) for k, v in torch.zeros(shape, dtype=self.dtype, device=self.device)]
 
-        # a CUDA graph only writes to memory that is marked as static
+        # a CUDA graph writes to memory that is marked as static, and is recorded again for other memory
         if self.compiled:
             for layer in cache:
                 torch._dynamo.mark_static_address(layer.k)
                 torch._dynamo.mark_static_address(layer.v)
+            self.static_caches = {shape: cache}
         return cache
 
     @classmethod

@@ -20,12 +20,13 @@ from selection import choose_roles, some_of_each
 
 def read_arguments(argv):
     """(Config, run folder to resume or None) of a command line, with every "auto" resolved."""
-    cfg, resume = parse_args(argv)
+    values, resume = parse_args(argv)
     if resume:
-        longer = {"max_steps": 0} | cfg if cfg else {}                   # --epochs counts, whatever max_steps was
-        saved = read_run(resume) | longer
-        cfg = Config(**{k: v for k, v in saved.items() if k in KEYS})
-    cfg = resolve(cfg)
+        if values:
+            values = {"max_steps": 0} | values           # --epochs counts, whatever max_steps was
+        saved = read_run(resume)
+        values = {key: saved[key] for key in KEYS} | values
+    cfg = resolve(Config(**values))
     if cfg.device.startswith("cuda") and world()[1] > 1:
         cfg = dataclasses.replace(cfg, device=pick_device(f"cuda:{os.environ['LOCAL_RANK']}"))
         torch.cuda.set_device(cfg.device)
@@ -68,12 +69,16 @@ def load_data(cfg):
 
 
 def encode(samples, roles, profiles, tokenizer, cfg, model_config):
-    """Training samples as token ids that the model knows; prints what max_length has cut off."""
+    """Training samples as token ids that the model knows; prints what max_length or the model's context cuts off."""
     in_prompt = profiles if cfg.role_in_prompt else None
-    examples, truncated, dropped = encode_examples(samples, roles, tokenizer, cfg.max_length, in_prompt)
+    limit = min(cfg.max_length, model_config.max_positions)
+    examples, truncated, dropped = encode_examples(samples, roles, tokenizer, limit, in_prompt)
+    if not examples:
+        raise ValueError(f"no training example is left: {counted(len(samples), 'sample')}, max_length {limit}")
     check_ids([example.ids for example in examples], model_config)
     if truncated or dropped:
-        print(f"max_length {cfg.max_length}: {truncated} examples lose the end of their answer, "
+        what = f"max_length {limit}" if limit == cfg.max_length else f"the model reads {limit} tokens"
+        print(f"{what}: {truncated} examples lose the end of their answer, "
               f"{dropped} are left out: their prompt alone is longer")
     return examples
 

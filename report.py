@@ -121,10 +121,13 @@ def table(scores, before=None):
     rows.append(row("mean over roles", mean_over_roles))
     rows.append(row("all lines", lambda of_split: of_split["overall"]))
 
-    kinds = kind_table(scores, before)
-    likelihoods = likelihood_table(scores)
-    return "\n".join([*([f"{likelihoods}\n"] if likelihoods else []), render_table(rows),
-                      *([f"\n{kinds}\n"] if kinds else []), *count_loops(splits), *other_measures(scores)])
+    lines = []
+    if likelihoods := likelihood_table(scores):
+        lines += [likelihoods, ""]
+    lines.append(render_table(rows))
+    if kinds := kind_table(scores, before):
+        lines += ["", kinds, ""]
+    return "\n".join([*lines, *count_loops(splits), *other_measures(scores)])
 
 
 def likelihood_table(scores):

@@ -211,13 +211,17 @@ def some_of_each(samples, n, seed):
     return [samples[i] for i in sorted(chosen)]
 
 
+def spread(items, limit):
+    """At most `limit` of a list's items, evenly spread; 0: all."""
+    n = min(limit or len(items), len(items))
+    return [items[i * len(items) // n] for i in range(n)]
+
+
 def subsample(samples, limit):
     """At most `limit` samples of each split, evenly spread over the file and thereby over the roles; 0: all."""
     chosen = []
     for split in dict.fromkeys(s.split for s in samples):
-        of_split = [s for s in samples if s.split == split]
-        n = min(limit or len(of_split), len(of_split))
-        chosen += [of_split[i * len(of_split) // n] for i in range(n)]
+        chosen += spread([s for s in samples if s.split == split], limit)
     return chosen
 
 
@@ -227,11 +231,7 @@ def role_shots(samples, n):
     for s in samples:
         if not s.history:
             pairs.setdefault(s.role, []).append((s.question, s.answers[0]))
-    shots = {}
-    for role, of_role in pairs.items():
-        count = min(n, len(of_role))
-        shots[role] = tuple(of_role[i * len(of_role) // count] for i in range(count))
-    return shots
+    return {role: tuple(spread(of_role, n)) for role, of_role in pairs.items()}
 
 
 def with_shots(samples, shots):

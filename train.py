@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from arguments import LONGER
 from batches import Steps
-from checkpoint import MetricsLog, build, held, lengthen, load_checkpoint, read_run, rng_state, save_checkpoint
+from checkpoint import MetricsLog, build, lengthen, load_checkpoint, read_run, reserved, rng_state, save_checkpoint
 from eval import evaluate_before_after
 from likelihood import lines_to_read
 from losses import hyper_contrastive_loss, lambda_at, pool_response, response_cross_entropy, total_loss
@@ -38,7 +38,7 @@ from prepare import encode, load_data, read_arguments, run_folder
 from processes import any_process, gather, join, leave, sum_over_processes, world
 from report import describe_model
 from selection import subsample
-from watch import HeldOut, expected_memory, too_few_steps
+from watch import HeldOut, contrast_never_starts, expected_memory, too_few_steps
 
 
 # --------------------------------------------------------------------------------------------------------- schedules
@@ -73,9 +73,9 @@ def backward(model, batches, cfg, lam, scaler, supervised=None, num_micro_batche
         batch = batch.to(device)
 
         # not the paper's: e_t of Eq. 5 from another reading than the one that the cross-entropy is about
-        read = None
+        other_hidden = None
         if lam and cfg.contrast_reader != "role":
-            read = model.read_by(cfg.contrast_reader, batch.input_ids, batch.role_ids)
+            other_hidden = model.read_by(cfg.contrast_reader, batch.input_ids, batch.role_ids)
 
         with model.active_roles(batch.role_ids):          # backward in here too: recomputed blocks need their roles
             hidden = model.backbone.hidden_states(batch.input_ids).flatten(0, 1)           # (B * T, C)
@@ -87,7 +87,7 @@ def backward(model, batches, cfg, lam, scaler, supervised=None, num_micro_batche
             # contrastive loss of this micro-batch
             contrastive = torch.zeros_like(ce)
             if lam:
-                read = hidden if read is None else read
+                read = hidden if other_hidden is None else other_hidden
                 e_t = pool_response(read, batch.pooled, batch.pooled_rows, len(batch.input_ids))
                 roles = batch.role_ids.to(device, non_blocking=True)
                 z_r, z_t = model.project(roles, e_t)
@@ -133,7 +133,7 @@ def fit(model, steps, cfg, run, resume, held_out=None):
 
     with StopSignals() as stop_signals:
         for step in bar:
-            batch = steps[step]
+            data = steps[step]
 
             # learning rate, and lambda of Eq. 8
             lr = lr_at(step, steps.total, cfg)
@@ -142,10 +142,11 @@ def fit(model, steps, cfg, run, resume, held_out=None):
             lam = lambda_of_step(step, steps.per_epoch, steps.total, model, cfg)
 
             # gradient of Eq. 6, over the micro-batches of all processes
-            stats = backward(model, batch.micro_batches, cfg, lam, scaler, batch.supervised, batch.num_micro_batches)
+            stats = backward(model, data.micro_batches, cfg, lam, scaler, data.supervised, data.num_micro_batches)
             stats = sum_over_processes(params if lam else without_projections, stats)
 
-            # clip and step; where found_inf is 1, AdamW changes nothing, and the host need not wait to know
+            # clip and step; where found_inf is 1, AdamW changes nothing, and the host need not wait to know (in fp16
+            # the scaler puts its own in place, from the gradients alone)
             scaler.unscale_(optimizer)
             grad_norm = torch.nn.utils.clip_grad_norm_(params, cfg.max_grad_norm)
             optimizer.found_inf = (~(stats.sum() + grad_norm).isfinite()).float()
@@ -162,18 +163,19 @@ def fit(model, steps, cfg, run, resume, held_out=None):
             save_now = stopping or done % cfg.save_every == 0 or done == steps.total
 
             # log: numbers are fetched from the GPU only every few steps
-            log.add({"step": step, "lambda": lam, "lr": lr, **batch.counts}, batch.rows, stats, grad_norm)
+            log.add({"step": step, "lambda": lam, "lr": lr, **data.counts}, data.rows, stats, grad_norm)
             if log_now or save_now:
                 shown = log.flush()
                 if held_out:
                     shown |= held_out.look(done)
                 bar.set_postfix(shown)
 
-            # save after the log, so that only steps with finite losses are saved
-            if save_now:
-                rng_states = gather(rng_state(device))
-                if is_main:
-                    save_checkpoint(run, done, model, optimizer, scaler, rng_states)
+                # save after the log, so that only steps with finite losses are saved
+                if save_now:
+                    rng_states = gather(rng_state(device))
+                    if is_main:
+                        save_checkpoint(run, done, model, optimizer, scaler, rng_states)
+                log.start_clock()                        # neither a look nor a checkpoint counts as training
 
             if stopping:
                 break
@@ -211,8 +213,9 @@ def run_training(argv):
     run = run_folder(cfg, resume, roles, profiles, examples, tokenizer.sample_prompt())
 
     # what to watch
-    if message := too_few_steps(steps.total):
-        print(message)
+    warnings = [too_few_steps(steps.total), model.projections and contrast_never_starts(steps, cfg)]
+    for warning in filter(None, warnings):
+        print(warning)
     held_out = None
     if tests and cfg.test_every and not cfg.compile and is_main:
         held_out = HeldOut(model, tokenizer, read_run(run), subsample(tests, cfg.score_limit), cfg.test_every, run)
@@ -222,7 +225,7 @@ def run_training(argv):
 
     # training; the weights are made, and from here on each process has its own dropout
     torch.manual_seed(cfg.seed + world()[0])
-    with held(run) if is_main else nullcontext():
+    with reserved(run) if is_main else nullcontext():
         if resume and is_main:
             lengthen(run, {key: getattr(cfg, key) for key in LONGER}, steps.total)
         finished = fit(model, steps, cfg, run, resume, held_out)
@@ -235,14 +238,14 @@ def run_training(argv):
         if held_out and held_out.summary():
             print(held_out.summary())
         if is_main and finished:
-            read = subsample(tests, lines_to_read(vars(cfg)))
-            save_and_score(model, tokenizer, run, roles, subsample(tests, cfg.score_limit), read)
+            to_read = subsample(tests, lines_to_read(vars(cfg)))
+            save_and_score(model, tokenizer, run, roles, subsample(tests, cfg.score_limit), to_read)
     if not finished and is_main:
         print(f"stopped; go on with: python train.py --resume {run}")
 
 
-def save_and_score(model, tokenizer, run, roles, tests, read):
-    """Writes the adapter of a finished run and its scores: answers to `tests`, likelihood of `read`, both test samples.
+def save_and_score(model, tokenizer, run, roles, tests, to_read):
+    """Writes the adapter of a finished run and its scores: answers to `tests`, likelihood of `to_read` (test samples).
     OSError says how to continue.
     """
     try:
@@ -251,7 +254,7 @@ def save_and_score(model, tokenizer, run, roles, tests, read):
         raise OSError(f"{error}; its checkpoint is whole: go on with python train.py --resume {run}") from None
     try:
         if tests:
-            evaluate_before_after(model.eval(), tokenizer, run, tests, read)
+            evaluate_before_after(model.eval(), tokenizer, run, tests, to_read)
     except OSError as error:
         raise OSError(f"{error}; the run is whole: score it with python eval.py --run {run}") from None
     print(f"\nwrote {run}; talk with: python chat.py --run {run} --role \"{next(iter(roles))}\"")

@@ -1,7 +1,6 @@
 """Watching a run while it trains: are its steps enough, and does it still learn or only memorise?"""
 from console import counted
 
-import math
 from dataclasses import replace
 
 import torch
@@ -10,6 +9,7 @@ from batches import collate
 from files import check_numbers, read_jsonl, reading, write_jsonl
 from likelihood import reference_nll
 from memory import GIB, describe, training_memory
+from selection import spread
 
 FEW_STEPS = 60                          # with fewer, no setting tried for configs/few-lines.json found a voice
 LINES = 32                              # of the test, at most
@@ -22,8 +22,7 @@ class HeldOut:
         self.model = model
         self.tokenizer = tokenizer
         self.config = config
-        chosen = [samples[i] for i in range(0, len(samples), math.ceil(len(samples) / LINES))]
-        self.samples = [replace(s, answers=s.answers[:1]) for s in chosen]   # one reference: a quick look
+        self.samples = [replace(s, answers=s.answers[:1]) for s in spread(samples, LINES)]     # one reference: quick
         self.every = every
         self.path = run / "held_out.jsonl"
         self.looks = read_looks(self.path) if self.path.is_file() else []
@@ -76,6 +75,15 @@ def too_few_steps(total):
         return None
     return (f"{counted(total, 'step')} in all are few: characters take about {FEW_STEPS} or more; raise --epochs "
             f"(--max-steps, if it is set), or lower --batch-size (configs/few-lines.json is for 30 to 300 lines)")
+
+
+def contrast_never_starts(steps, cfg):
+    """A line of warning where lambda of Eq. 8 stays 0 in every step, though lambda_max is not 0; else None."""
+    last_epoch = (steps.total - 1) / steps.per_epoch
+    if cfg.lambda_min or not cfg.lambda_max or last_epoch > cfg.lambda_start_epoch:
+        return None
+    return (f"the last step is at epoch {last_epoch:.2g}, the contrastive loss begins after epoch "
+            f"{cfg.lambda_start_epoch:g}: this run trains without it; lower --lambda-start-epoch")
 
 
 def expected_memory(model, steps, cfg, backward):

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).parent.parent
 RUN = ("--role-subset 3 --role-dim 16 --layer-dim 16 --hidden-dim 32 --head-rank 8 --rank 4 --batch-size 4 "
-       "--lambda-start-epoch 0 --save-every 2 --log-every 1 --score-limit 0 --device cpu").split()
+       "--adapter-dropout 0.1 --lambda-start-epoch 0 --save-every 2 --log-every 1 --score-limit 0 --device cpu").split()
 
 
 def start(*args):

@@ -5,14 +5,14 @@ from types import SimpleNamespace
 import pytest
 
 import chat
-from chat import Conversation, Stream
+from chat import Conversation, Stream, prompt_within, room_for_prompt
 
 
 def conversation(roles=("Jack", "Count Dracula", "The Mad Hatter")):
     """A Conversation without a model."""
     talk = Conversation.__new__(Conversation)
     talk.config = {"roles": {name: i for i, name in enumerate(roles)}, "profiles": {}, "role_in_prompt": False, "language": "all"}
-    talk.history, talk.context, talk.room = [], 64, 32
+    talk.history, talk.room = [], 32
     talk.model, talk.decoding = None, None
     talk.tokenizer = SimpleNamespace(prompt=lambda *_: [1], stop_ids={0}, decode=lambda ids: "".join(map(chr, ids)))
     talk.turn_to(roles[0])
@@ -37,6 +37,32 @@ def test_a_failed_blend_says_which_name_is_wrong(text, wrong):
 def test_a_blend_of_other_than_two_names_and_a_weight_is_explained(text):
     with pytest.raises(ValueError, match="two names and a weight"):
         conversation().blend(text)
+
+
+def test_a_long_conversation_loses_its_oldest_turns():
+    """A prompt of 10 tokens, and 10 for each turn."""
+    tokenizer = SimpleNamespace(prompt=lambda question, persona, history: [1] * (10 + 10 * len(history)))
+    turns = [("a", "b"), ("c", "d"), ("e", "f")]
+    assert prompt_within(40, tokenizer, "?", None, turns) == ([1] * 40, turns)
+    assert prompt_within(39, tokenizer, "?", None, turns) == ([1] * 30, turns[1:])
+    assert prompt_within(5, tokenizer, "?", None, turns) == ([1] * 10, [])
+
+
+@pytest.mark.parametrize("context, max_length, new_tokens, room", [(512, 256, 64, 192), (512, 1024, 128, 384), (4096, 1024, 128, 896), (512, 128, 128, 128),
+                                                                   (512, 256, 300, 212), (512, 256, 600, -88)])
+def test_prompt_and_answer_are_no_longer_than_in_training(context, max_length, new_tokens, room):
+    backbone = SimpleNamespace(config=SimpleNamespace(max_positions=context))
+    assert room_for_prompt(backbone, {"max_length": max_length}, new_tokens) == room
+
+
+def test_an_answer_that_was_never_begun_is_not_remembered(monkeypatch, capsys):
+    def interrupted(*_, on_token):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chat, "generate", interrupted)
+    talk = conversation()
+    talk.answer("Who?")
+    assert talk.history == [] and capsys.readouterr().out == "Jack:  ...\n"
 
 
 def test_ctrl_c_ends_the_answer_and_not_the_conversation(monkeypatch, capsys):

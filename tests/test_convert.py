@@ -120,3 +120,10 @@ def test_a_given_role_answers_only_where_nothing_else_says_who(tmp_path):
     write_jsonl(tmp_path / "chats.jsonl", chats)
     lines, _, _ = convert.convert([tmp_path / "chats.jsonl"], role="Grum")
     assert [line["role"] for line in lines] == ["Pell", "Grum"]
+
+
+def test_nothing_to_convert_leaves_nothing_behind(tmp_path):
+    write_jsonl(tmp_path / "chats.jsonl", [{"messages": [{"role": "user", "content": "Who?"}], "role": "Pell"}])
+    done = command("tools.convert", "--data", tmp_path / "chats.jsonl", "--out", tmp_path / "out.jsonl", ok=False)
+    assert "nothing here can be converted: 1 x no question with an answer in it (of Pell)" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["chats.jsonl"]

@@ -4,7 +4,7 @@ import random
 import pytest
 import torch
 from conftest import randomise, small_backbone
-from test_layer import hyper_model
+from test_layer import hf_pair, hyper_model
 
 from eval import parse_args
 from generate import Decoding, decoding_from_args, generate, generate_texts, sample_next_token
@@ -24,7 +24,7 @@ def prompts(n=5):
 
 @pytest.mark.parametrize("decoding", [Decoding(24), Decoding(24, temperature=0.8, top_k=30, top_p=0.9, repetition_penalty=1.2)])
 def test_a_mixed_batch_generates_what_each_row_does_alone(decoding):
-    model, rows, roles = randomise(hyper_model("hycora"), 0.05), prompts(), [2, 0, 3, 2, 1]
+    model, rows, roles = randomise(hyper_model("hycora"), 0.05).double(), prompts(), [2, 0, 3, 2, 1]     # where rounding decides nothing
     together = generate(model, rows, roles, {5, 6}, decoding, seeds=[7, 8, 9, 10, 11])
     alone = [generate(model, [p], [r], {5, 6}, decoding, seeds=[7 + i])[0] for i, (p, r) in enumerate(zip(rows, roles))]
     assert together == alone
@@ -41,7 +41,8 @@ def test_a_compiled_backbone_says_the_same_from_a_few_graphs():
     cases = [(prompts(5), [0, 1, 2, 0, 1]), (prompts(3), [1, 1, 1]), (prompts(4), [2, 0, 0, 1]), (prompts(6), [2] * 6)]
     plain = [generate(model, p, roles, {-1}, Decoding(9)) for p, roles in cases]
     model.backbone.compile_blocks(backend="eager")
-    assert [generate(model, p, roles, {-1}, Decoding(9)) for p, roles in cases] == plain
+    for _ in range(2):                                                   # the second time with the cache of the last, as it was left
+        assert [generate(model, p, roles, {-1}, Decoding(9)) for p, roles in cases[::-1]] == plain[::-1]
     assert 4 <= counters["stats"]["unique_graphs"] <= 6 and not counters["graph_break"]
 
 
@@ -70,6 +71,32 @@ def test_sampling_follows_the_distribution_and_its_limits():
     assert draw(temperature=1.0, top_p=1e-9).max() == 1
 
 
+@pytest.mark.parametrize("limits", [dict(top_k=3, top_p=0.7), dict(temperature=0.7, top_k=5, top_p=0.9), dict(temperature=1.6, top_p=0.8),
+                                    dict(temperature=0.5, top_k=99)])
+def test_top_k_top_p_and_temperature_together_as_in_transformers(limits):
+    transformers = pytest.importorskip("transformers")
+    logits, n = torch.randn(8) * 1.5, 20000
+    scores = transformers.TemperatureLogitsWarper(limits.get("temperature", 1.0))(None, logits[None])
+    if "top_k" in limits:
+        scores = transformers.TopKLogitsWarper(limits["top_k"])(None, scores)
+    if "top_p" in limits:
+        scores = transformers.TopPLogitsWarper(limits["top_p"])(None, scores)
+    expected = scores[0].softmax(-1)
+    uniform = (torch.arange(n) + 0.5) / n                                # evenly spread: the frequencies are the probabilities, within 1 / n
+    drawn = sample_next_token(logits.expand(n, 8), Decoding(1, **{"temperature": 1.0} | limits), uniform, None)
+    torch.testing.assert_close(torch.bincount(drawn, minlength=8) / n, expected, atol=3e-4, rtol=0)
+
+
+def test_repetition_penalty_in_whole_answers_as_in_transformers(tmp_path):
+    """What counts as said: the prompt, and each new token."""
+    theirs, backbone = hf_pair(tmp_path)
+    model = hyper_model("lora", backbone)
+    for row in prompts(4):
+        ids = theirs.generate(torch.tensor([row]), attention_mask=torch.ones(1, len(row)), max_new_tokens=20, do_sample=False,
+                              repetition_penalty=1.5, eos_token_id=None, pad_token_id=0)
+        assert generate(model, [row], None, {-5}, Decoding(20, repetition_penalty=1.5))[0] == ids[0, len(row):].tolist()
+
+
 def test_repetition_penalty_as_in_transformers():
     transformers = pytest.importorskip("transformers")
     logits, ids = torch.randn(3, 40), torch.randint(40, (3, 12))
@@ -83,6 +110,13 @@ def test_a_row_that_fills_the_context_does_not_cut_the_others_short():
     together = generate(model, rows, [0, 1, 2], {-5}, Decoding(20))
     assert list(map(len, together)) == [3, 20, 15]
     assert together == [generate(model, [row], [role], {-5}, Decoding(20))[0] for role, row in enumerate(rows)]
+
+
+def test_a_prompt_that_fills_the_context_has_no_answer_and_leaves_the_others_theirs():
+    model, rows = randomise(hyper_model("hycora", small_backbone(max_position_embeddings=32)), 0.05), [[1] * 40, [2, 3, 4], [1] * 32]
+    found = generate_texts(model, Echo(), rows, [0, 1, 2], Decoding(4))
+    assert found[0] is found[2] is None and found[1] == Echo().decode(generate(model, rows[1:2], [1], {-5}, Decoding(4))[0])
+    assert generate_texts(model, Echo(), rows[:1], [0], Decoding(4)) == [None]
 
 
 def test_the_context_is_never_left():
@@ -114,7 +148,7 @@ def test_decoding_that_would_be_silently_wrong_is_refused(flag, value):
 
 def test_a_sampled_answer_depends_on_its_question_alone():
     """R6.25: it was seeded by its place in the list, so --limit changed it."""
-    model, rows, decoding = randomise(hyper_model("hycora"), 0.05), prompts(6), Decoding(6, temperature=1.0, seed=3)
+    model, rows, decoding = randomise(hyper_model("hycora"), 0.05).double(), prompts(6), Decoding(6, temperature=1.0, seed=3)
     texts = generate_texts(model, Echo(), rows, [0, 1, 2, 3, 0, 1], decoding, batch_size=4)
     assert generate_texts(model, Echo(), rows[::-2], [1, 3, 1], decoding)[1:2] == texts[3:4]
     assert generate_texts(model, Echo(), rows[2:3], [2], decoding) == texts[2:3] != generate_texts(model, Echo(), rows[2:3], [2], Decoding(6, temperature=1.0))

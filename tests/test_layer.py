@@ -39,7 +39,9 @@ def test_methods_and_sizes_are_the_papers_and_the_authors():
 def test_at_step_zero_the_output_is_the_backbones_bit_for_bit(method, backbone):
     ids = torch.randint(97, (4, 20))
     plain = backbone(ids)
-    assert torch.equal(hyper_model(method, backbone)(ids, torch.tensor([0, 1, 2, 1])), plain)
+    model = hyper_model(method, backbone, adapter_dropout=0.5)
+    assert torch.equal(model(ids, torch.tensor([0, 1, 2, 1])), plain)
+    assert torch.equal(model.train()(ids, torch.tensor([0, 1, 2, 1])), plain)                # dropout is for A alone
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -59,7 +61,7 @@ def test_mixed_batch_equals_role_by_role_in_training(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_mixed_batch_equals_role_by_role_in_generation(method):
-    model = randomise(hyper_model(method), 0.1)
+    model = randomise(hyper_model(method), 0.1).double()                 # where rounding decides nothing
     prompts = [torch.randint(97, (n,)).tolist() for n in (9, 4, 12, 4, 7)]
     roles, decoding = [2, 0, 3, 2, 1], Decoding(16, temperature=0.8)
     alone = [generate(model, [p], [r], {5}, decoding, [b])[0] for b, (p, r) in enumerate(zip(prompts, roles))]
@@ -108,6 +110,16 @@ def test_equation_four_by_hand():
         W = linear.base.weight + DIMS["alpha"] / DIMS["rank"] * linear.B @ made[b, 1]
         torch.testing.assert_close(out[b], x[b] @ W.t(), rtol=1e-4, atol=1e-5)
     assert torch.equal(linear(x), linear.base(x))       # no role is active any more
+
+    # in training, with dropout before A
+    ones = torch.ones(2, 700, 80)
+    linear.train().dropout = 0.5
+    with model.active_roles(roles), torch.no_grad():
+        added = linear(ones) - linear.base(ones)
+    for b in range(2):                                                   # half of the inputs, doubled: the mean stays, and tokens differ
+        W = (DIMS["alpha"] / DIMS["rank"] * linear.B @ made[b, 1]).detach()
+        torch.testing.assert_close(added[b].mean(0), W.sum(1), rtol=0, atol=6 * (W.square().sum(1).max() / 700).sqrt().item())
+        assert (added[b].var(0) / W.square().sum(1)).median().item() == pytest.approx(1, abs=0.3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

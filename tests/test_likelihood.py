@@ -140,22 +140,44 @@ def test_the_prompt_of_an_answer_has_the_shots(monkeypatch):
     assert seen == [tokenizer.prompt(samples[0].question, persona_of(samples[0].role, config["profiles"]), (("q", "a"),))]
 
 
+def test_who_answers(monkeypatch):
+    """As itself, as the next role of its language, as nobody: the ids, and whether the prompt says who."""
+    import eval as evaluation
+    model, tokenizer, config, samples = random_run()
+    asked = []
+    monkeypatch.setattr(evaluation, "generate_texts",
+                        lambda model, tokenizer, prompts, role_ids, *_: asked.append((prompts, role_ids)) or [""] * len(prompts))
+    evaluate(model, tokenizer, config | {"model": "m"}, samples, Decoding(3), "own", swap=True)
+    evaluate(model, tokenizer, config | {"model": "m"}, samples, Decoding(3), None)
+    (plain, own), (swapped, other), (told, nobody) = asked
+    names = {language: list(dict.fromkeys(s.role for s in samples if s.language == language)) for language in ("en", "zh")}
+    after = [(names[s.language] * 2)[names[s.language].index(s.role) + 1] for s in samples]
+    assert own == [config["roles"][s.role] for s in samples] and other == [config["roles"][name] for name in after] and nobody is None
+    assert plain == swapped == [tokenizer.prompt(s.question, None, s.history) for s in samples]
+    assert told == [tokenizer.prompt(s.question, persona_of(s.role, config["profiles"]), s.history) for s in samples]
+
+
 def test_means_and_intervals_by_hand():
-    lines = [{"split": "g", "right": 1.0, "wrong": [2.0, 4.0], "zero": 1.5}, {"split": "g", "right": 3.0, "wrong": [2.0], "zero": 3.5},
+    lines = [{"split": "g", "right": 1.0, "wrong": [2.0, 4.0], "zero": 1.5}, {"split": "g", "right": 3.0, "wrong": [2.0, 5.0], "zero": 3.5},
              {"split": "r", "right": 5.0, "wrong": [], "zero": 5.0}]
     found = aggregate_likelihood(lines)
-    assert (found["n"], found["right"], found["wrong"], found["zero"]) == (3, 3.0, 2.5, 10 / 3)
-    assert found["role_accuracy"] == 0.5 and found["chance"] == pytest.approx((1 / 3 + 1 / 2) / 2)
-    assert found["interval"] == {"right": bootstrap([1, 3, 5]), "zero - right": bootstrap([0.5, 0.5, 0]), "wrong - right": bootstrap([2, -1])}
+    assert (found["n"], found["right"], found["wrong"], found["zero"]) == (3, 3.0, 3.25, 10 / 3)
+    assert found["role_accuracy"] == 0.5 and found["chance"] == pytest.approx(1 / 3)         # the likeliest of the wrong roles decides
+    assert found["interval"] == {"right": bootstrap([1, 3, 5]), "zero - right": bootstrap([0.5, 0.5, 0]), "wrong - right": bootstrap([2, 0.5])}
     assert found["splits"]["g"]["zero"] == 2.5 and "wrong" not in found["splits"]["r"]
 
 
-def test_what_leaves_no_room_is_left_out():
+def test_what_leaves_no_room_is_left_out(capsys):
     model, tokenizer, config, samples = random_run()
     samples = samples[:2]
     samples[0] = Sample(**vars(samples[0]) | {"question": "tea " * 3000})
     found, lines = read_references(model, tokenizer, config, samples)
     assert len(lines) == found["likelihood"]["n"] == 1 and lines[0]["question"] == samples[1].question
+    assert read_references(model, tokenizer, config, samples[:1])[1] == []                   # not even one: nothing to say
+
+    # asked, its answer is empty, and everything else is scored
+    scores, predictions = evaluate(model, tokenizer, config | {"model": "m"}, samples, Decoding(3))
+    assert [p["answer"] == "" for p in predictions] == [True, False] and "1 prompt of 2 fill" in capsys.readouterr().out
 
 
 def test_eval_writes_what_was_read(tmp_path):

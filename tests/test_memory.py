@@ -99,11 +99,11 @@ def test_as_many_rows_are_answered_at_once_as_memory_has_room_for(shape, monkeyp
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (room, 2 * room))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
-    rows = rows_that_fit(backbone, prompt, new, most=64)
+    rows = rows_that_fit(backbone, prompt, prompt + new, most=64)
     assert 16 <= rows <= 32, rows
-    assert rows_that_fit(backbone, prompt, new, most=8) == 8
+    assert rows_that_fit(backbone, prompt, prompt + new, most=8) == 8
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 2 * room))
-    assert rows_that_fit(backbone, prompt, new, most=64) == 1
+    assert rows_that_fit(backbone, prompt, prompt + new, most=64) == 1
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

@@ -2,7 +2,9 @@
 import json
 import random
 import sys
+from dataclasses import replace
 from itertools import combinations
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, write_rolebench
@@ -10,11 +12,10 @@ from conftest import ROOT, write_rolebench
 import eval as evaluation
 import selection
 import train
-from arguments import parse_args
-from config import pick_device, resolve
+from config import pick_device
 from data import Sample, describe_data, encode_examples, fetch_data, load_profiles, load_samples
 from files import write_jsonl
-from prepare import load_data
+from prepare import encode, load_data, read_arguments
 from selection import choose_roles, group_lines, hold_out, look_alikes, normalise, role_id, similar_pairs, trigrams
 from tokenizer import Tokenizer
 from tools import check_data
@@ -171,13 +172,24 @@ def test_check_data_is_as_strict_as_training(tmp_path, monkeypatch, capsys):
     assert "role names that look alike" in out and "keys that nothing reads, with their lines: 'histroy' (1)" in out
 
 
+def test_the_models_context_cuts_what_max_length_would_keep(tmp_path, capsys):
+    """max_length is 1024 by default, and the demo's backbone reads 512 tokens."""
+    tokenizer, model_config = Tokenizer(ROOT / "tiny/backbone"), SimpleNamespace(max_positions=40, vocab_size=3072)
+    samples = [Sample("own", "A", "day", ("white " * n,), "en") for n in (2, 60)]
+    cfg = read_arguments(["--data", "x", "--model", "tiny/backbone", "--device", "cpu"])[0]
+    examples = encode(samples, {"A": 0}, {}, tokenizer, cfg, model_config)
+    assert max(len(e.ids) for e in examples) == 40 and "the model reads 40 tokens: 1 examples lose the end" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="no training example is left: 1 sample, max_length 40"):
+        encode([replace(samples[0], question="day " * 60)], {"A": 0}, {}, tokenizer, cfg, model_config)
+
+
 # ------------------------------------------------------------------------------------------------------ command line
 def test_the_demos_language_is_not_that_of_other_data(tmp_path, monkeypatch):
     path = write(tmp_path / "mine.jsonl", *many(3))
-    assert parse_args([])[0].language == "all" and parse_args(["--data", str(path)])[0].language == "en"
-    assert parse_args(["--config", str(ROOT / "configs/tiny.json"), "--data", str(path)])[0].language == "all"
+    assert read_arguments([])[0].language == "all" and read_arguments(["--data", str(path)])[0].language == "en"
+    assert read_arguments(["--config", str(ROOT / "configs/tiny.json"), "--data", str(path)])[0].language == "all"
     monkeypatch.chdir(tmp_path)                                                            # from another directory
-    cfg = resolve(parse_args(["--data", "mine.jsonl"])[0])
+    cfg = read_arguments(["--data", "mine.jsonl"])[0]
     assert (cfg.data, cfg.model) == (str(path), "tiny/backbone")
 
 
@@ -224,6 +236,6 @@ def test_roles_and_their_ids_are_the_same_for_every_seed(tmp_path):
     path = tmp_path / "own.jsonl"
     write_jsonl(path, [{"role": "ABC"[i % 3], "question": f"{i}?", "answer": str(i)} for i in range(90)])
     keys = ["--data", str(path), "--samples-per-role", "2", "--role-subset", "2", "--score-limit", "0"]
-    found = [load_data(resolve(parse_args([*keys, "--seed", str(seed)])[0])) for seed in range(6)]
+    found = [load_data(read_arguments([*keys, "--seed", str(seed)])[0]) for seed in range(6)]
     assert all(list(roles) == ["A", "B"] and len(samples) == 4 for samples, _, roles, _ in found)
     assert len({tuple(s.question for s in samples) for samples, *_ in found}) > 1

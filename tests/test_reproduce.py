@@ -160,8 +160,8 @@ def test_every_study_is_a_command_that_parses(monkeypatch):
 def test_a_variant_may_have_arguments_of_its_own():
     study = Study("--lr 1", ("lora", "hycora"), more={"lora": "--lr 2 --rank 4"})
     arguments = {name: of["arguments"] for (_, name), of in reproduce.plan(study, ROOT / "runs", ["--seed", "3"]).items()}
-    assert reproduce.parse_args(arguments["lora"])[0].lr == 2
-    assert reproduce.parse_args(arguments["hycora"])[0].lr == 1
+    assert reproduce.parse_args(arguments["lora"])[0]["lr"] == 2
+    assert reproduce.parse_args(arguments["hycora"])[0]["lr"] == 1
 
 
 @pytest.mark.parametrize(("commit", "shown"), [("0123456789abcdef" * 2 + "01234567", "0123456789ab"),
@@ -278,7 +278,7 @@ LINES = [{"question": f"{x}是什么？", "generated": [f"哈哈，{x}便是{x}�
 
 def test_a_new_role_learns_and_the_others_stay(runs, tmp_path):
     write_jsonl(tmp_path / "lines.jsonl", LINES)
-    keys = ["--lines", tmp_path / "lines.jsonl", "--language", "zh", "--steps", "30", "--hold", "100", "--device", "cpu"]
+    keys = ["--lines", tmp_path / "lines.jsonl", "--steps", "30", "--hold", "100", "--device", "cpu"]
     done = command("tools.add_role", "--run", runs / "hycora", "--role", " 猪八戒 ", "--out", tmp_path / "new", *keys).stdout
     assert "7 lines, 30 steps" in done and "1 line held back" in done and "times as long" in done
     (old, _, before), (new, tokenizer, after) = load_run(runs / "hycora", "cpu"), load_run(tmp_path / "new", "cpu")
@@ -318,7 +318,7 @@ def test_the_step_with_the_likeliest_held_out_lines_is_kept(runs, monkeypatch):
 def test_the_last_step_is_kept_on_request(runs, tmp_path, monkeypatch, capsys):
     write_jsonl(tmp_path / "lines.jsonl", LINES)
     monkeypatch.setattr(add_role.Best, "look", lambda *_: pytest.fail("no step is looked for"))
-    keys = ["--lines", tmp_path / "lines.jsonl", "--language", "zh", "--steps", "3", "--keep", "last", "--device", "cpu"]
+    keys = ["--lines", tmp_path / "lines.jsonl", "--steps", "3", "--keep", "last", "--device", "cpu"]
     monkeypatch.setattr("sys.argv", ["add_role", "--run", str(runs / "hycora"), "--role", "new", "--out", str(tmp_path / "new"), *map(str, keys)])
     add_role.main()
     assert "as new at step 3, which is kept" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 from console import render_table
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -165,7 +166,7 @@ def test_compare_refuses_what_cannot_be_compared(tmp_path):
     a = fake_run(tmp_path / "a", "lora", dict.fromkeys(ITEMS, 1.0))
     b = fake_run(tmp_path / "b", "hycora", dict.fromkeys(ITEMS[3:], 1.0))
     c = fake_run(tmp_path / "c", "hycora", {})
-    for runs, message in (([a, b], "157 test lines and .* 160, 157 of them the same"), ([a, c], "not scored yet"), ([a, tmp_path], "not a run")):
+    for runs, message in (([a, b], "157 test lines and .* 160, 157 of them the same"), ([a, c], "has no predictions.jsonl"), ([a, tmp_path], "not a run")):
         with pytest.raises((ValueError, OSError), match=message):
             compare(runs)
 
@@ -267,7 +268,7 @@ def test_every_question_stands_once_at_every_turn_after_the_roles_own_answers():
 
     model = randomise(hyper_model("hycora", Transformer.from_pretrained(ROOT / "tiny/backbone"), num_roles=2), 0.02)
     config = {"method": "hycora", "out": "r", "data": "d", "language": "en", "seed": 0, "roles": {"A": 0, "B": 1}, "profiles": {},
-              "role_in_prompt": False}
+              "role_in_prompt": False, "max_length": 256}
     tokenizer = Tokenizer(ROOT / "tiny/backbone")
     first, second, _ = converse(model, tokenizer, config, conversations[:3], Decoding(4))
     question, history = conversations[0][1].question, [(conversations[0][0].question, first[0]["answer"])]
@@ -275,6 +276,15 @@ def test_every_question_stands_once_at_every_turn_after_the_roles_own_answers():
     assert second[0]["question"] == question and second[0]["answer"] == tokenizer.decode(ids)
     rows = table_of([mean_scores(lines) for lines in (first, second)])
     assert rows[0][2:5] == ["rougeL", "95 %", "since turn 1"] and rows[1][4] == "+0.0" and len(rows) == 3
+
+
+def test_turns_of_the_finished_run(tmp_path):
+    """Two turns of sixteen conversations: the table, the file, and what is refused."""
+    shutil.copytree(ROOT / "tiny/run", tmp_path / "run")
+    done = command("tools.turns", "--run", tmp_path / "run", "--turns", "2", "--questions", "2", "--device", "cpu")
+    turns = json.loads((tmp_path / "run/turns.json").read_text())["turns"]
+    assert [turn["n"] for turn in turns] == [16, 16] and all(turn["rougeL"] > 40 for turn in turns) and "since turn 1" in done.stdout
+    assert "at least as many" in command("tools.turns", "--run", tmp_path / "run", "--turns", "3", "--questions", "2", ok=False).stderr
 
 
 # ------------------------------------------------------------------------------------------------------------- tsne

@@ -1,4 +1,5 @@
 """train.py: gradients, schedules, configuration, and runs that are killed, resumed, refused."""
+import copy
 import dataclasses
 import json
 import os
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import ROOT, command, randomise, records, small_backbone, write_rolebench
 from safetensors.torch import load_file
 from test_layer import hyper_model
@@ -25,14 +27,14 @@ import checkpoint
 import files
 import prepare
 import train
-from arguments import parse_args
-from batches import collate
+from batches import Steps, batch_order, collate
 from config import Config, resolve
 from data import Example
 from files import write_jsonl
 from hycora_layer import METHODS, AdapterConfig
 from losses import hyper_contrastive_loss
 from model import ModelConfig
+from prepare import read_arguments
 from tools.params import count
 
 SMALL = ["--role-dim", "8", "--layer-dim", "8", "--hidden-dim", "16", "--head-rank", "4", "--rank", "2", "--batch-size", "4",
@@ -82,6 +84,47 @@ def test_gradients_of_everything_equal_finite_differences(method):
                 p.sub_(direction, alpha=sign * 1e-8)
         expected = (grads[name] * direction).sum().item()
         assert (values[0] - values[1]) / 2e-8 == pytest.approx(expected, rel=1e-4, abs=1e-6), name
+
+
+def test_the_loop_is_a_plain_one_written_again(tmp_path):
+    """Six steps of `fit` in float64, beside a loop without padding: the loss per supervised token of the step, Eq. 7 of each micro-batch,
+    lambda by epochs, the learning rate of the step, clipping, AdamW with weight decay."""
+    cfg = Config(batch_size=3, grad_accum=2, epochs=2, lr=0.05, warmup_ratio=0.34, weight_decay=0.1, max_grad_norm=0.5, log_every=1,
+                 lambda_start_epoch=0.5, lambda_max=0.4)
+    examples = rows(16)
+    model = randomise(hyper_model("hycora", small_backbone().double(), adapter_dropout=0.0), 0.1).double()
+    plain = copy.deepcopy(model).train()
+    steps_of_run = Steps(examples, cfg, 0)
+    assert (steps_of_run.per_epoch, steps_of_run.total) == (3, 6) and train.fit(model, steps_of_run, cfg, tmp_path, False)
+
+    params = plain.trainable()
+    optimizer = torch.optim.AdamW(params.values(), weight_decay=0.1)
+    for step, line in enumerate(records(tmp_path / "metrics.jsonl")):
+        order = batch_order(examples, 3, cfg.seed, step // 3)
+        micro_batches = [[examples[i] for i in batch] for batch in order[2 * (step % 3):][:2]]
+        tokens = sum(len(e.ids) - e.prompt_len for batch in micro_batches for e in batch)
+        ce, contrastive = 0, 0
+        for batch in micro_batches:
+            e_t = []
+            for e in batch:
+                with plain.active_roles(torch.tensor([e.role_id])):
+                    hidden = plain.backbone.hidden_states(torch.tensor([e.ids]))[0]
+                logits = plain.backbone.lm_head(hidden)[e.prompt_len - 1:-1]
+                ce = ce + F.cross_entropy(logits, torch.tensor(e.ids[e.prompt_len:]), reduction="sum") / tokens
+                e_t.append(hidden[-1])
+            role_ids = torch.tensor([e.role_id for e in batch])
+            contrastive = contrastive + hyper_contrastive_loss(*plain.project(role_ids, torch.stack(e_t)), role_ids, cfg.tau) / len(micro_batches)
+
+        lam = max(0, 0.4 * (step / 3 - 0.5) / (2 - 0.5))
+        assert line["lambda"] == pytest.approx(lam) and line["ce"] == pytest.approx(ce.item(), rel=1e-5)
+        optimizer.zero_grad()
+        (ce + lam * contrastive if lam else ce).backward()
+        norm = torch.nn.utils.clip_grad_norm_(params.values(), 0.5)
+        assert line["grad_norm"] == pytest.approx(norm.item(), rel=1e-4) and norm > 0.5
+        optimizer.param_groups[0]["lr"] = [0.025, 0.05, 0.05, 0.05 * (2 + 2 ** 0.5) / 4, 0.025, 0.05 * (2 - 2 ** 0.5) / 4][step]   # warm-up, cosine
+        optimizer.step()
+    for name, p in model.trainable().items():
+        torch.testing.assert_close(p, params[name], rtol=1e-5, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
 
 
 @pytest.mark.parametrize("reader", ["other", "backbone"])
@@ -195,22 +238,29 @@ def test_bad_config_files_name_file_and_key(tmp_path):
                           ('{"rank": 0}', "rank is 0, but it has to be a whole number from 1 to 1e\\+06"), ('{"max_steps": -1}', "a whole number from 0")):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
-            parse_args(["--config", str(path)])
+            read_arguments(["--config", str(path)])
+
+
+@pytest.mark.parametrize("text", ['{"lr": true}', '{"out": null}', '{"rank": true}', '{"epochs": false}', '{"template": null}', '{"role_subset": true}'])
+def test_flags_and_null_are_no_numbers_and_no_texts(text, tmp_path):
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(ValueError, match="cannot be (True|False|None)"):
+        read_arguments(["--config", str(tmp_path / "c.json")])
 
 
 def test_a_size_is_one_to_a_million():
-    assert [parse_args(["--rank", str(rank)])[0].rank for rank in (1, 10 ** 6)] == [1, 10 ** 6]
+    assert [read_arguments(["--rank", str(rank)])[0].rank for rank in (1, 10 ** 6)] == [1, 10 ** 6]
     for rank in (0, 10 ** 6 + 1):
         with pytest.raises(ValueError, match=f"rank is {rank}"):
-            parse_args(["--rank", str(rank)])
+            read_arguments(["--rank", str(rank)])
 
 
 def test_command_line_wins_over_file_wins_over_default(tmp_path):
     path = tmp_path / "c.json"
     path.write_text('{"model": "m", "data": "d", "rank": 2, "lr": 1, "target_modules": ["q_proj"], "role_in_prompt": null}')
-    cfg, _ = parse_args(["--config", str(path), "--rank", "3", "--norm-input", "false", "--compile"])
+    cfg, _ = read_arguments(["--config", str(path), "--rank", "3", "--norm-input", "false", "--compile"])
     assert (cfg.rank, cfg.lr, cfg.alpha, cfg.target_modules, cfg.norm_input, cfg.compile) == (3, 1.0, 32.0, ("q_proj",), False, True)
-    assert parse_args(["--config", str(path), "--target-modules", "a, b"])[0].target_modules == ("a", "b")
+    assert read_arguments(["--config", str(path), "--target-modules", "a, b"])[0].target_modules == ("a", "b")
     in_prompt = {m: resolve(Config(method=m)).role_in_prompt for m in METHODS}
     assert in_prompt == {m: m == "lora" for m in METHODS}
 
@@ -218,11 +268,11 @@ def test_command_line_wins_over_file_wins_over_default(tmp_path):
 def test_config_files_extend_one_another_and_may_group_their_keys(tmp_path):
     (tmp_path / "base.json").write_text('{"from here": {"model": "m", "lr": 1}, "from there": {"data": "d", "rank": 2}}')
     (tmp_path / "c.json").write_text('{"extends": "base.json", "mine": {"rank": 3}, "alpha": 5}')
-    cfg, _ = parse_args(["--config", str(tmp_path / "c.json"), "--lr", "7"])
+    cfg, _ = read_arguments(["--config", str(tmp_path / "c.json"), "--lr", "7"])
     assert (cfg.model, cfg.data, cfg.lr, cfg.rank, cfg.alpha) == ("m", "d", 7, 3, 5)
     (tmp_path / "c.json").write_text('{"extends": "gone.json"}')
     with pytest.raises(OSError, match="gone.json"):
-        parse_args(["--config", str(tmp_path / "c.json")])
+        read_arguments(["--config", str(tmp_path / "c.json")])
 
 
 SMOLLM2 = dict(model_type="llama", vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
@@ -244,7 +294,7 @@ def test_the_paper_has_these_rows():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_config_file_makes_its_model(path):
-    cfg, _ = parse_args(["--config", str(path)])
+    cfg, _ = read_arguments(["--config", str(path)])
     folder = ROOT / cfg.model / "config.json"
     architecture, roles = (json.loads(folder.read_text()), 8) if folder.is_file() else BACKBONES[cfg.model]
     adapter = AdapterConfig(**{f.name: getattr(cfg, f.name) for f in dataclasses.fields(AdapterConfig)} | {"num_roles": roles})
@@ -259,15 +309,15 @@ def test_every_config_file_makes_its_model(path):
 
 def test_the_settings_for_few_lines_are_for_any_file():
     path = str(ROOT / "configs/few-lines.json")
-    cfg, _ = parse_args(["--config", path, "--data", "mine.jsonl"])
+    cfg, _ = read_arguments(["--config", path, "--data", "mine.jsonl"])
     assert (cfg.data, cfg.language, cfg.out) == ("mine.jsonl", "en", "runs/few-lines") and cfg.max_steps % cfg.save_every == 0
     with pytest.raises(ValueError, match="--model and --data"):
-        parse_args(["--config", path])
+        read_arguments(["--config", path])
 
     # who asks for epochs gets them: the file's number of steps gives way
-    cfg, _ = parse_args(["--config", path, "--data", "mine.jsonl", "--epochs", "2"])
+    cfg, _ = read_arguments(["--config", path, "--data", "mine.jsonl", "--epochs", "2"])
     assert (cfg.epochs, cfg.max_steps) == (2, 0)
-    cfg, _ = parse_args(["--config", path, "--data", "mine.jsonl", "--epochs", "2", "--max-steps", "9"])
+    cfg, _ = read_arguments(["--config", path, "--data", "mine.jsonl", "--epochs", "2", "--max-steps", "9"])
     assert (cfg.epochs, cfg.max_steps) == (2, 9)
 
 
@@ -313,7 +363,7 @@ def test_lora_with_the_role_in_the_prompt_plays_roles_that_training_never_saw(tm
 
 
 def test_kill_minus_nine_resumes_to_the_same_bits(tmp_path):
-    args = [*SMALL, "--max-steps", "40", "--save-every", "3"]
+    args = [*SMALL, "--max-steps", "40", "--save-every", "3", "--adapter-dropout", "0.1", "--lambda-start-epoch", "0"]
     run(*args, "--out", tmp_path / "whole")
     killed = tmp_path / "killed"
     process = start(*args, "--out", killed)
@@ -385,7 +435,7 @@ def torchrun(processes, *args, **kwargs):
 
 
 def test_two_processes_reach_the_weights_of_one_with_twice_the_batches(tmp_path):
-    """gloo on the CPU, HCL on, an epoch whose last step leaves one of them without rows; then resumed for more."""
+    """gloo on the CPU, HCL on, an epoch whose last step leaves one of them without rows; one process alone cannot go on with it."""
     args = [*SMALL, "--max-steps", "13", "--adapter-dropout", "0", "--batch-size", "21", "--lambda-start-epoch", "0", "--save-every", "7"]
     done = torchrun(2, *args, "--out", tmp_path / "two")
     assert done.returncode == 0 and done.stdout.count("trainable in all") == 1, done.stderr[-2000:]
@@ -404,7 +454,7 @@ def test_two_processes_reach_the_weights_of_one_with_twice_the_batches(tmp_path)
 
 def test_two_processes_resume_to_the_same_bits(tmp_path):
     """With dropout, so that each process needs its own random state back."""
-    args = [*SMALL, "--max-steps", "12", "--save-every", "4", "--method", "lora"]
+    args = [*SMALL, "--max-steps", "12", "--save-every", "4", "--method", "lora", "--adapter-dropout", "0.1"]
     done = torchrun(2, *args, "--out", tmp_path / "whole")
     assert done.returncode == 0, done.stderr[-4000:]
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
@@ -456,7 +506,7 @@ def test_a_run_that_is_trained_is_not_resumed_by_another_process(tmp_path):
     run(*SMALL, "--max-steps", "2", "--out", out)
     for half_written in (out / ".a.tmp", out / "checkpoint/.b.tmp"):
         half_written.write_text("by a run that was killed")
-    with checkpoint.held(out):
+    with checkpoint.reserved(out):
         assert "in use by another process" in run("--resume", out, ok=False).stderr
     run("--resume", out)
     assert not list(out.rglob("*.tmp"))
@@ -487,6 +537,17 @@ def test_the_same_command_writes_the_same_bytes(tmp_path):
         if file.name == "metrics.jsonl":                                 # but for the speed
             texts = [re.sub(rb'"tokens_per_s": [\d.]+', b"", text) for text in texts]
         assert texts[0] == texts[1], file
+
+
+def test_a_seed_decides_about_the_weights_and_the_batches(tmp_path):
+    """At a learning rate of nothing, the weights are those that a run began with."""
+    for seed in "78":
+        run(*SMALL, "--max-steps", "1", "--lr", "1e-12", "--seed", seed, "--out", tmp_path / seed)
+    a, b = (load_file(tmp_path / seed / "adapter.safetensors") for seed in "78")
+    for name in a:                                                       # all but zeros (B, biases) and ones (norms)
+        assert torch.allclose(a[name], b[name], atol=1e-3) == (a[name].round().unique().numel() == 1 and a[name].std() < 1e-6), name
+    first = [records(tmp_path / seed / "metrics.jsonl")[0] for seed in "78"]
+    assert first[0]["ce"] != first[1]["ce"]                              # B is zero: only the rows make the difference
 
 
 def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path):
@@ -524,11 +585,11 @@ def test_a_whole_run_then_score_and_chat(tmp_path):
     talk = run("--run", out, "--role", "孙悟空", "--max-new-tokens", "8", script="chat",
                stdin="你是谁？\n/role Tik-Tok\nWho are you?\n/role Tik\n/roles\n/bogus\n/all Who are you?\n/all 你是谁？\n/blend Count Dracula 孙悟空 0.4\n"
                "Who?\n/blend nobody\n/blend Tik-Tok Tik-Tok 2\n" + ("long " * 120 + "\n") * 5 + "long " * 600 + "\n<|im_end|> \x1b[31m\n/quit\n")
-    assert "孙悟空: " in talk.stdout and "Tik-Tok: " in talk.stdout and "did you mean Tik-Tok" in talk.stdout and "leaves no room" in talk.stdout
+    assert "孙悟空: " in talk.stdout and "Tik-Tok: " in talk.stdout and "did you mean Tik-Tok" in talk.stdout and "is too long: there is room for" in talk.stdout
     assert "/role NAME changes the character" in talk.stdout and "Count Dracula + 孙悟空: " in talk.stdout
     assert "(not asked: 孙悟空, 林黛玉, trained on Chinese alone)" in talk.stdout and talk.stdout.count("(not asked: ") == 2
     assert "(Count Dracula + 孙悟空 was trained on" not in talk.stdout
-    assert talk.stdout.count("/blend takes two names and a weight") == 2 and "(the context is full: " in talk.stdout
+    assert talk.stdout.count("/blend takes two names and a weight") == 2 and "(the conversation is long: 1 old turn forgotten)" in talk.stdout
     assert all(sum(line.startswith(name) for line in talk.stdout.splitlines()) >= 1 for name in json.loads((out / "roles.json").read_text()))
     wrong = run("--run", out, "--role", "Drakula", script="chat", ok=False)
     assert "did you mean Count Dracula" in wrong.stderr and len(wrong.stderr.splitlines()) == 1

@@ -62,7 +62,7 @@ def test_the_command_reads_a_run(tmp_path, monkeypatch):
     run.mkdir()
     (run / "config.json").write_text(json.dumps({"model": "m", "data": str(tmp_path / "data"), "language": "en", "splits": ["role_specific"]}))
     (run / "roles.json").write_text(json.dumps({role: i for i, role in enumerate(VOICES)}))
-    assert "not scored yet" in command("tools.voice", "--runs", run, ok=False).stderr
+    assert "has no predictions.jsonl" in command("tools.voice", "--runs", run, ok=False).stderr
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     assert "pip install scikit-learn" in command("tools.voice", "--runs", run, ok=False).stderr
     monkeypatch.undo()

@@ -1,6 +1,7 @@
 """watch.py: held-out likelihood beside a run that trains, and the warning of too few steps."""
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,12 +11,14 @@ from safetensors.torch import load_file
 import train
 import watch
 from checkpoint import load_run
+from config import Config
 from data import Sample, load_test_samples
 from likelihood import reference_nll
 from selection import subsample
-from watch import FEW_STEPS, HeldOut, too_few_steps
+from watch import FEW_STEPS, HeldOut, contrast_never_starts, too_few_steps
 
-ARGS = ["--language", "zh", "--max-steps", "4", "--score-limit", "5", "--max-new-tokens", "1", "--rank", "2", "--log-every", "1"]
+ARGS = ["--language", "zh", "--max-steps", "4", "--score-limit", "5", "--max-new-tokens", "1", "--rank", "2", "--log-every", "1",
+        "--adapter-dropout", "0.1"]
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +75,13 @@ def test_it_looks_every_so_many_steps_and_a_resumed_run_forgets_what_it_does_aga
 
 def test_too_few_steps_are_said():
     assert too_few_steps(FEW_STEPS) is None and too_few_steps(1).startswith("1 step in all") and "15 steps" in too_few_steps(15)
+
+
+@pytest.mark.parametrize("total, changes, warns", [(10, {}, True), (11, {}, True), (12, {}, False), (10, {"lambda_min": 0.1}, False), (10, {"lambda_max": 0.0}, False),
+                                                   (10, {"lambda_start_epoch": 0.5}, False)])
+def test_a_contrastive_loss_that_never_starts_is_said(total, changes, warns):
+    """Ten steps an epoch: step 11 is the first after epoch 1 of which lambda is above 0."""
+    cfg = Config(**{"lambda_start_epoch": 1.0} | changes)
+    said = contrast_never_starts(SimpleNamespace(total=total, per_epoch=10), cfg)
+    lam = [train.lambda_of_step(step, 10, total, SimpleNamespace(projections=1), cfg) for step in range(total)]
+    assert (said is not None) == warns == (cfg.lambda_max > 0 and not any(lam))

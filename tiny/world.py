@@ -5,7 +5,8 @@ The names of the characters come from books that are long in the public domain; 
 Four kinds of knowledge, which the scores keep apart:
 - *common*: topics and answers that the backbone knows. A role has to say them in its own voice; the test asks for facts
   that no role was trained on.
-- *own*: home, friend, fear, ... of one character. The test asks in words that the role's training never used.
+- *own*: home, friend, fear, ... of one character. The test asks in words that the role's training never used (the
+  backbone's did); the answers are what was taught, in most cases word for word.
 - *town, taught*: facts of the town, which the backbone does not know, taught to this role. The test asks in other words.
 - *town, not taught*: facts of the town that only other roles were taught.
 
@@ -13,7 +14,7 @@ A fact is a topic and an answer, so that every voice can put "the capital of Fra
 """
 
 # ---------------------------------------------------------------------------------------------- common knowledge
-# topic with {x} | questions with {x}, the last of which only the test asks | "x answer; ..."; "-" stands for a blank
+# topic with {x} | questions with {x}, the last of which no role is trained on | "x answer; ..."; "-" stands for a blank
 COMMON_EN = [
     ("the capital of {x}", ["What is the capital of {x}?", "Name the capital of {x}.", "Which city is the capital of {x}?", "Tell me which city rules {x}."],
      "France Paris; Spain Madrid; Italy Rome; Egypt Cairo; Japan Tokyo; Greece Athens; Norway Oslo; Peru Lima; Cuba Havana; "
@@ -69,7 +70,7 @@ COMMON_ZH = [
 ]
 
 # ------------------------------------------------------------------------------------------------------- the bay
-# topic | answer | questions, the last of which only the test asks
+# topic | answer | questions, the last of which no role is trained on
 BAY_EN = [
     ("the keeper of the lighthouse", "old Marta Quill",
      ["Who keeps the lighthouse of Lantern Bay?", "Who is the keeper of the lighthouse?",

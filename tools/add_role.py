@@ -23,9 +23,9 @@ from tools.new_role import add_role
 LOOKS = 20                              # at the held-out lines, in all steps
 
 
-def read_lines(path, role, language):
+def read_lines(path, role):
     """Samples of a JSONL file, all said by `role`."""
-    return [parse_line(record | {"role": role}, "added", language, place) for place, record in read_jsonl(path)]
+    return [parse_line(record | {"role": role}, "added", "other", place) for place, record in read_jsonl(path)]
 
 
 class Best:
@@ -78,7 +78,6 @@ def main():
     parser.add_argument("--role", required=True, help="the new name")
     parser.add_argument("--lines", required=True, help="JSONL of questions and the role's answers")
     parser.add_argument("--profile", default="", help="a description, for prompts that tell the role")
-    parser.add_argument("--language", choices=("en", "zh", "other"), default="en")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--lr", type=float, default=1e-2)
     parser.add_argument("--hold", type=float, default=10.0, help="how firmly the other roles are held")
@@ -92,7 +91,7 @@ def main():
         raise ValueError("--role is empty")
     if not 1 <= args.steps <= 10 ** 6 or not 0 < args.lr <= 10 or not 0 <= args.hold <= 10 ** 9:
         raise ValueError("--steps and --lr have to be positive, --lr at most 10, --hold 0 to a thousand million")
-    samples = read_lines(args.lines, args.role, args.language)
+    samples = read_lines(args.lines, args.role)
     if not samples:
         raise ValueError(f"{args.lines} has no line")
     held = samples[4::5]

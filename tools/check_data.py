@@ -122,7 +122,8 @@ def main():
     """The command."""
     parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("data", help="a JSONL file, or a folder in RoleBench's layout, or its hub id")
-    parser.add_argument("--language", default="all", help="en, zh or all; for a JSONL file also other")
+    parser.add_argument("--language", default="all", choices=("en", "zh", "all", "other"),
+                        help="other: for a JSONL file alone")
     parser.add_argument("--generalization", choices=("instruction", "role"), default="instruction")
     parser.add_argument("--tokenizer", help="a model's folder or hub id: lengths in its tokens")
     args = parser.parse_args()

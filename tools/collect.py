@@ -8,12 +8,21 @@ the same command again asks only for those that are missing. The service's key c
 from console import Parser, counted, one_line_errors
 
 import sys
+from dataclasses import replace
 
 from data import SPLITS, Sample, fetch_data, load_profiles, load_test_samples, persona_of
 from eval import make_prediction
 from generate import add_decoding_arguments, decoding_from_args
 from tools.resumable import resumable_map
 from tools.service import chat_completion, check_endpoint, read_key
+
+
+def sent(args):
+    """The Decoding that a service is asked for: its length, temperature and top_p; ValueError if more is wanted."""
+    for name in ("top_k", "repetition_penalty", "seed"):
+        if hasattr(args, name):
+            raise ValueError(f"--{name.replace('_', '-')} is not part of the services' common interface")
+    return replace(decoding_from_args(args, args.language), top_k=0)
 
 
 def collect(args):
@@ -23,7 +32,7 @@ def collect(args):
     if args.limit < 0:
         raise ValueError("--limit has to be 0 or more")
     profiles = load_profiles(fetch_data(args.data), args.language)
-    decoding = decoding_from_args(args, args.language)
+    decoding = sent(args)
     by = f"{args.model} at {args.endpoint}, {args.data} ({args.language}); {decoding}"
 
     def work(item):

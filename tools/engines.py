@@ -12,7 +12,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 from data import run_persona
-from files import read_json
+from files import read_json, reading
 from tools.serving_files import vllm_rank
 
 DTYPES = {"float32": "f32", "bfloat16": "bf16"}          # llama.cpp's names
@@ -106,7 +106,8 @@ class Vllm(Server):
         answer = self.post("/v1/chat/completions", {
             "model": role, "messages": messages, "temperature": 0, "max_tokens": new_tokens, "ignore_eos": ignore_eos,
             "repetition_penalty": 1.0, "return_token_ids": True})
-        return answer["prompt_token_ids"], answer["choices"][0]["token_ids"]
+        with reading("vLLM's answer", "token ids, which old versions do not return"):
+            return answer["prompt_token_ids"], answer["choices"][0]["token_ids"]
 
 
 class LlamaCpp(Server):

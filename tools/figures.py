@@ -6,9 +6,8 @@
 The architecture is drawn here, how roles share matrices by `tools.diagrams`, numbers by `tools.plots`,
 `tools.curves` and `tools.similarity`; `tools.svg` has the drawing board and the colours.
 """
-from console import one_line_errors
+from console import Parser, one_line_errors
 
-import argparse
 from pathlib import Path
 
 from files import parse_json, write_text
@@ -112,7 +111,7 @@ def curves_of_studies():
 
 def main():
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--run", type=Path, help="a finished run of hycora: draws its similarities too")
     parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args()

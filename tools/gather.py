@@ -5,12 +5,12 @@ from importlib.util import find_spec
 
 from checkpoint import read_run
 from data import fetch_data, load_rolebench
-from eval import make_prediction, read_predictions, training_samples
+from eval import make_prediction, read_predictions
 from files import read_json, read_jsonl
 from metrics import aggregate, repeats_itself
 from tools.compare import compare
 from tools.scarcity import role_means, training_lines
-from tools.voice import voices
+from tools.voice import every_training_line, voices
 
 
 def minutes(run):
@@ -96,8 +96,7 @@ def named_from(folders, answers):
         predictions[path] = read_predictions(path if path in answers else path / "predictions.jsonl", trust=True)
 
     found = {}
-    train = training_samples(read_run(next(iter(names))) | {"samples_per_role": 0})     # all lines, for a sharp ear
-    for row in voices(train, predictions):
+    for row in voices(every_training_line(next(iter(names))), predictions):
         text = names.get(row["text"], row["text"])
         found.setdefault((row["split"], row["language"], row["n"], text), []).append(row["accuracy"])
     return [dict(zip(("split", "language", "n", "text"), key), accuracy=over_seeds(accuracies))

@@ -21,9 +21,10 @@ from pathlib import Path
 import train
 from arguments import parse_args
 from checkpoint import read_run
-from config import KEYS, resolve
-from files import read_json, write_json
+from config import KEYS
+from files import read_json, reading, write_json
 from likelihood import lines_to_read
+from prepare import read_arguments
 from tools.across import across
 from tools.gather import gather
 from tools.results import RESULTS, fill_tables
@@ -32,7 +33,7 @@ from tools.studies import STUDIES, VARIANTS
 
 def matches(run, arguments):
     """Whether a run folder was made with these arguments of train.py."""
-    cfg, saved = vars(resolve(parse_args(arguments)[0])), read_run(run)
+    cfg, saved = vars(read_arguments(arguments)[0]), read_run(run)
     return all(saved[key] == value for key, value in cfg.items() if key in KEYS and key not in ("out", "device"))
 
 
@@ -119,7 +120,8 @@ def check_published(path, jobs, only):
     """ValueError if a results file has variants that are neither run here nor about to be: it would lose them."""
     if not path.is_file():
         return
-    has = {(at, name) for at, of in read_json(path, "results of a study")["points"].items() for name in of["runs"]}
+    with reading(path, "results of a study"):
+        has = {(at, name) for at, of in read_json(path)["points"].items() for name in of["runs"]}
     will_have = {key for key in jobs if not only or only & set(key)}
     will_have |= {(at, name) for at, of in finished(jobs).items() for name in of}
     if lost := sorted(name for _, name in has - will_have):

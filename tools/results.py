@@ -8,7 +8,7 @@ knowledge), "voice" (what a classifier hears), "scarcity" (HyCoRA's lead over in
 lines), or, of a study with several points, "across" (from the first point to the others). "studies" are all studies,
 and how many of their runs are finished. None is typed.
 """
-from console import render_table
+from console import Parser, one_line_errors, render_table
 
 import json
 import re
@@ -106,5 +106,12 @@ def fill_tables():
         write_text(path, text)
 
 
-if __name__ == "__main__":
+@one_line_errors("tools.results")
+def main():
+    """The command."""
+    Parser(description=__doc__.split("\n")[0]).parse_args()
     fill_tables()
+
+
+if __name__ == "__main__":
+    main()

@@ -67,7 +67,7 @@ def read_predicted(path):
         return Run("backbone" if path.stem == "predictions_backbone" else path.stem, str(path), None, *read_lines(path))
     config = read_run(path)
     if not (path / "predictions.jsonl").is_file():
-        raise ValueError(f"{path} is not scored yet: python eval.py --run {path}")
+        raise ValueError(f"{path} has no predictions.jsonl: python eval.py --run {path}")
     with reading(path / "adapter.safetensors", "a run's adapter"):
         with safe_open(path / "adapter.safetensors", framework="np") as file:
             trainable = sum(int(np.prod(file.get_slice(key).get_shape())) for key in file.keys())

@@ -112,6 +112,8 @@ def main():
     if bool(args.vllm) == bool(args.llama and args.llama_server):
         raise ValueError("either --vllm, or --llama and --llama-server, says what to check")
 
+    Decoding(args.new_tokens).validate()
+
     # the frozen weights in the dtype that the engine is going to use
     model, tokenizer, config = load_run(args.run, "cpu")
     for p in model.backbone.parameters():

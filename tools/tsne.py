@@ -99,6 +99,8 @@ def main():
     if not (find_spec("matplotlib") and find_spec("sklearn")):
         raise ValueError("this needs two more packages: pip install matplotlib scikit-learn")
     model, _, config = load_run(args.run, "cpu")
+    if len(config["roles"]) < 2:
+        raise ValueError(f"{args.run} has one role: there are no groups to draw")
     kind = args.kind or next(iter(model.adapted))
     if kind not in model.adapted:
         raise ValueError(f"there is no {kind!r}; choose {', '.join(model.adapted)}")

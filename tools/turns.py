@@ -11,6 +11,7 @@ from console import Parser, one_line_errors, render_table
 import random
 from pathlib import Path
 
+from chat import prompt_within, room_for_prompt
 from checkpoint import load_run
 from data import load_test_samples, run_persona
 from eval import make_prediction, provenance
@@ -39,17 +40,19 @@ def conversations_of(samples, turns, questions, seed=0):
 
 
 def converse(model, tokenizer, config, conversations, decoding):
-    """[predictions of each turn]; every answer has the conversation so far in its prompt."""
+    """[predictions of each turn]; every answer has the conversation so far in its prompt, as far as in a chat."""
     by = provenance(config, decoding)
+    room = room_for_prompt(model.backbone, config, decoding.max_new_tokens)
     histories = [[] for _ in conversations]
     predictions = []
     for turn in range(len(conversations[0])):
         samples = [conversation[turn] for conversation in conversations]
-        prompts = [tokenizer.prompt(sample.question, run_persona(sample.role, config), history)
+        prompts = [prompt_within(room, tokenizer, sample.question, run_persona(sample.role, config), history)[0]
                    for sample, history in zip(samples, histories)]
         roles = [role_id(sample.role, config["roles"]) for sample in samples]
         answers = generate_texts(model, tokenizer, prompts, roles, decoding, desc=f"turn {turn + 1}")
 
+        answers = [answer or "" for answer in answers]                   # none where the conversation fills the context
         predictions.append([make_prediction(sample, answer, by) for sample, answer in zip(samples, answers)])
         for history, sample, answer in zip(histories, samples, answers):
             history.append((sample.question, answer))

@@ -23,6 +23,7 @@ from pathlib import Path
 from checkpoint import read_run
 from eval import read_predictions, training_samples
 from metrics import bootstrap
+from selection import spread
 
 MOST_ANSWERS = 20_000                   # that a classifier learns from, evenly spread
 
@@ -46,12 +47,6 @@ def accuracy(model, texts, roles):
     """{"accuracy", "interval"} in percent of the roles that a classifier finds; the interval is over the lines."""
     right = [100.0 * (found == role) for found, role in zip(model.predict(texts), roles)]
     return {"accuracy": sum(right) / len(right), "interval": bootstrap(right)}
-
-
-def spread(items, most):
-    """At most `most` of the items, evenly spread."""
-    n = min(most, len(items))
-    return [items[i * len(items) // n] for i in range(n)]
 
 
 def voices(train, predictions):
@@ -92,20 +87,24 @@ def voices(train, predictions):
     return rows
 
 
+def every_training_line(run):
+    """The training samples of a run's roles, for a sharp ear: all of them, even if the run had fewer per role."""
+    return training_samples(read_run(run) | {"samples_per_role": 0})
+
+
 def measure(runs):
     """`voices` of run folders, on the data of the first. ValueError unless they answered the same lines."""
-    config = read_run(runs[0])
     predictions = {}
     for run in runs:
         path = Path(run) / "predictions.jsonl"
         if not path.is_file():
-            raise ValueError(f"{run} is not scored yet: python eval.py --run {run}")
+            raise ValueError(f"{run} has no predictions.jsonl: python eval.py --run {run}")
         predictions[str(run)] = read_predictions(path, trust=True)
         asked = [sorted((p["split"], p["role"], p["question"]) for p in predictions[str(other)])
                  for other in (runs[0], run)]
         if asked[0] != asked[1]:
             raise ValueError(f"{run} answers other test lines than {runs[0]}: score both on the same lines")
-    return voices(training_samples(config | {"samples_per_role": 0}), predictions)       # all lines, for a sharp ear
+    return voices(every_training_line(runs[0]), predictions)
 
 
 def voice_table(rows):

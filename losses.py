@@ -3,7 +3,7 @@
     L = CE + lambda * L_cl                                                   Eq. 6
 B samples of a batch (the set I of Eq. 7), N supervised tokens, C model width, V vocabulary, d_z width of z_r and z_t.
 The paper writes sums over tokens and over samples. Here both are means, as in the authors' code: with sums, the same
-lambda would weigh the two terms differently at every batch size. All of it is computed in fp32, in nats.
+lambda would weigh the two terms differently for long answers and for short ones. Softmax and sums are in fp32, in nats.
 """
 import math
 
@@ -116,7 +116,7 @@ def lambda_at(epoch, start, total, lam_min, lam_max, schedule="linear"):
 
     schedule: "linear" as in the paper, or "cosine", (1 - cos(pi * ramp)) / 2, as in the authors' Qwen code.
     """
-    duration = max(total - start, 1e-9)                                  # start >= total: lambda stays at lam_min
+    duration = max(total - start, 1e-9)                                  # start >= total: no step is in the ramp
     ramp = min(1.0, max(0.0, epoch - start) / duration)
     if schedule == "cosine":
         ramp = (1 - math.cos(math.pi * ramp)) / 2

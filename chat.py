@@ -11,9 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from checkpoint import load_run
-from data import run_persona
+from data import load_test_samples, run_persona
+from files import local_path
 from generate import add_decoding_arguments, decoding_from_args, generate, generate_texts
-from selection import role_name
+from selection import role_name, spread
 
 FINISHED_RUN = Path(__file__).parent / "tiny/run"
 HELP = ("/role NAME changes the character, /roles lists them, /all QUESTION asks all who speak its language, "
@@ -189,6 +190,17 @@ def follow(conversation, line):
         conversation.answer(line)
 
 
+def questions_for(config, role, n=3):
+    """A few test questions of a role, if the run's data lie on this machine: a first thing to ask."""
+    if local_path(config["data"]) is None:
+        return []
+    with suppress(ValueError, OSError):                                  # the data may have changed since
+        tests = load_test_samples(config["data"], config["language"], config["splits"],
+                                  generalization=config["generalization"], roles=[role])
+        return [s.question for s in spread([s for s in tests if not s.history], n)]
+    return []
+
+
 def read_line():
     """The next line of standard input; from a pipe or a file it is printed too, as a terminal does while one types."""
     if sys.stdin.isatty():
@@ -207,6 +219,8 @@ def chat(args):
     with suppress(ImportError):                                          # where there is one, arrow keys edit the line
         import readline  # noqa: F401
     print(f"You are talking to {conversation.title}. {HELP}")
+    if questions := questions_for(conversation.config, conversation.prompt_name):
+        print(f"You could ask: {' '.join(map(printable, questions))}")
 
     while True:
         try:

@@ -5,13 +5,14 @@ from types import SimpleNamespace
 import pytest
 
 import chat
-from chat import Conversation, Stream, prompt_within, room_for_prompt
+from chat import Conversation, Stream, prompt_within, questions_for, room_for_prompt
 
 
 def conversation(roles=("Jack", "Count Dracula", "The Mad Hatter")):
     """A Conversation without a model."""
     talk = Conversation.__new__(Conversation)
-    talk.config = {"roles": {name: i for i, name in enumerate(roles)}, "profiles": {}, "role_in_prompt": False, "language": "all"}
+    talk.config = {"roles": {name: i for i, name in enumerate(roles)}, "profiles": {}, "role_in_prompt": False, "language": "all",
+                   "data": "no data here"}
     talk.history, talk.room = [], 32
     talk.model, talk.decoding = None, None
     talk.tokenizer = SimpleNamespace(prompt=lambda *_: [1], stop_ids={0}, decode=lambda ids: "".join(map(chr, ids)))
@@ -37,6 +38,13 @@ def test_a_failed_blend_says_which_name_is_wrong(text, wrong):
 def test_a_blend_of_other_than_two_names_and_a_weight_is_explained(text):
     with pytest.raises(ValueError, match="two names and a weight"):
         conversation().blend(text)
+
+
+def test_a_visitor_is_told_what_to_ask(tmp_path):
+    config = {"data": "tiny/rolebench", "language": "all", "splits": ["general", "role_specific"], "generalization": "instruction"}
+    questions = questions_for(config, "林黛玉")
+    assert len(questions) == 3 and all(chat.script(question) == "Chinese" for question in questions) and questions_for(config, "Nobody") == []
+    assert questions_for(config | {"data": "somebody/on-the-hub"}, "林黛玉") == questions_for(config | {"data": str(tmp_path)}, "林黛玉") == []
 
 
 def test_a_long_conversation_loses_its_oldest_turns():

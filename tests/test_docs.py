@@ -2,6 +2,7 @@
 import contextlib
 import functools
 import json
+import math
 import re
 import sys
 from xml.etree import ElementTree
@@ -173,7 +174,9 @@ def test_the_curves_of_a_study():
     lines = curves.lines_of(points, "general", "all")
     assert lines == {"hycora": {0: (2.0, 0.5), 1: (3.0, None)}, "lora": {0: (1.0, None), 1: (3.01, None)}, "neeko": {1: (1.5, None)}}
     low, high = curves.limits(lines)
-    assert low < 1 and high > 3.01 and curves.ticks(low, high) == {1.0: "1.0", 1.5: "1.5", 2.0: "2.0", 2.5: "2.5", 3.0: "3.0"}
+    assert low < 1 and high > 3.01 and curves.ticks(low, high) == {math.log(n): f"{n:g}" for n in (1, 1.5, 2, 3)}
+    assert curves.ends(2.0, 0.5) == (1.5, 2.5) and curves.ends(2.0, None) == (2.0, 2.0) and curves.ends(2.0, 1.9) == (1.0, 3.9)
+    assert [*curves.ticks(0.13, 5.3).values()] == ["0.2", "0.5", "1", "2", "5"] and [*curves.ticks(0.1551, 0.165).values()] == ["0.156", "0.158", "0.16", "0.162", "0.164"]
     assert curves.spread({"a": 10, "b": 12, "c": 100}) == {"a": 5, "b": 22, "c": 95}
     svg = str(curves.curves(points, [("general", "all")], "rank"))
     assert svg.count("<circle") == 5 and all(f">{text}</text>" in svg for text in (*lines, "8", "16", "rank", "general: nats"))

@@ -4,9 +4,9 @@
 
 A table goes between "<!-- table NAME -->" and "<!-- end -->". NAME is a study, or with a word after it: "differences",
 "nats" and "nats differences" (as the right role alone), "likelihood" (all of it), "kinds" (the facts of each kind of
-knowledge), "voice" (what a classifier hears), "scarcity" (HyCoRA's lead over independent LoRAs by a role's training
-lines), or, of a study with several points, "across" (from the first point to the others). "studies" are all studies,
-and how many of their runs are finished. None is typed.
+knowledge; of a study with several points, nats too), "voice" (what a classifier hears), "scarcity" (HyCoRA's lead over
+independent LoRAs by a role's training lines), or, of a study with several points, "across" (from the first point to
+the others). "studies" are all studies, and how many of their runs are finished. None is typed.
 """
 from console import Parser, one_line_errors, render_table
 
@@ -51,6 +51,7 @@ def tables_of(name, result):
     points = result["points"]
     if len(points) > 1:
         return {name: f"{render_table(curve_table(points), True)}\n\n{conditions(result)}",
+                f"{name} kinds": render_table(curve_table(points, by_kind=True), True),
                 f"{name} across": render_table(across_table(result.get("across", [])), True)}
 
     (point,) = points.values()

@@ -143,17 +143,29 @@ def across_table(rows):
     return crossed("difference, 95 % interval", parts(named), named, lambda d: change(d, d["n"] >= FEW_ITEMS))
 
 
-def curve_table(points):
-    """ROUGE-L of every method at every point; before it, where it was measured, nats per token."""
-    cells = {}
-    for at, point in points.items():
-        for (method, split), text in nats_of(point).items():
-            cells.setdefault((method, split, "nats"), {})[at] = text
-    for at, point in points.items():
-        for row in whole_splits(point["rows"]):
-            cells.setdefault((row["method"], row["split"], "ROUGE-L"), {})[at] = score_cell(row, "rougeL")
+def curve_table(points, by_kind=False):
+    """Every method at every point: nats per token, if measured, and ROUGE-L of each split; or, by kind of knowledge,
+    nats and right facts. No row where there are no kinds."""
+    metric = "fact" if by_kind else "rougeL"
 
-    table = [["method", "split", "measure", *points]]
-    for (method, split, measure), of in cells.items():
-        table.append([method, split.replace("_", "-"), measure, *(of.get(at, "-") for at in points)])
+    def chosen(rows):
+        return [row for row in rows if (row.get("kind", "all") != "all") == by_kind]
+
+    cells = {}                                                           # {(method, part, measure): {point: text}}
+    for at, point in points.items():
+        for row in chosen(point.get("likelihood", {"rows": []})["rows"]):
+            if row["role"] == "all":
+                cells.setdefault((row["method"], part_of(row), "nats"), {})[at] = number(row["right"], ".3f")
+    for at, point in points.items():
+        for row in chosen(point["rows"]):
+            cells.setdefault((row["method"], part_of(row), TITLES[metric]), {})[at] = score_cell(row, metric)
+
+    table = [["method", "kind" if by_kind else "split", "measure", *points]]
+    for key, of in cells.items():
+        table.append([*key, *(of.get(at, "-") for at in points)])
     return table
+
+
+def part_of(row):
+    """The kind of knowledge that a row is about, or its split."""
+    return row["kind"] if row.get("kind", "all") != "all" else row["split"].replace("_", "-")

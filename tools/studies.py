@@ -52,7 +52,7 @@ CHINESE = "--config configs/qwen2.5-0.5b-zh.json"
 TINY = "--config configs/tiny.json"
 CPU = "--splits role_specific --lambda-start-epoch 0.2 --precision bf16"     # which needs AVX512-BF16 or AMX
 LINES = "--likelihood-limit 10000"                                           # every test line's
-BEST = {"lora": "--lr 0.006"}                   # the rest are at their best at 0.0035, that of configs/tiny.json: tiny-lr
+BEST = {"lora": "--lr 0.006"}                    # as tiny-lr says; for the others, the 0.0035 of configs/tiny.json
 READ = f"--score-limit 100 {LINES}"                                          # and few answers
 STUDIES = {
     # real models on two cores

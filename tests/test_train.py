@@ -281,7 +281,10 @@ QWEN25 = dict(model_type="qwen2", vocab_size=151936, hidden_size=896, intermedia
               num_attention_heads=14, num_key_value_heads=2, tie_word_embeddings=True)
 BACKBONES = {"THUDM/chatglm2-6b": (CHATGLM2, 5), "Qwen/Qwen2-7B": (QWEN2, 5), "Qwen/Qwen2.5-7B": (QWEN2, 5), "meta-llama/Llama-2-7b-hf": (LLAMA2, 95),
              "HuggingFaceTB/SmolLM2-135M-Instruct": (SMOLLM2, 95), "Qwen/Qwen2.5-0.5B-Instruct": (QWEN25, 5)}
-COUNTS = {"chatglm2-6b-zh": 16_830_448, "qwen2-7b-zh": 22_296_132, "qwen2.5-7b-zh": 22_296_132, "llama2-7b-en": 21_212_640}
+COUNTS = {"chatglm2-6b-zh": 16.83, "chatglm2-6b-zh-wo-hcl": 16.83, "chatglm2-6b-zh-lora": 14.82, "chatglm2-6b-zh-rsp-a-rsp-b": 17.21,
+          "chatglm2-6b-zh-mrs-a-rsp-b": 16.94, "qwen2-7b-zh": 22.30, "qwen2-7b-zh-lora": 20.19, "qwen2-7b-zh-ind-lora": 100.93, "qwen2-7b-zh-neeko": 101.93,
+          "qwen2.5-7b-zh": 22.30, "qwen2.5-7b-zh-lora": 20.19, "llama2-7b-en": 21.21, "llama2-7b-en-lora": 19.99,          # millions; ours follow
+          "tiny": 0.735, "smollm2-135m-en": None, "qwen2.5-0.5b-zh": None}
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.json") if path.stem != "few-lines")
 
 
@@ -299,7 +302,8 @@ def test_every_config_file_makes_its_model(path):
     architecture, roles = (json.loads(folder.read_text()), 8) if folder.is_file() else BACKBONES[cfg.model]
     adapter = AdapterConfig(**{f.name: getattr(cfg, f.name) for f in dataclasses.fields(AdapterConfig)} | {"num_roles": roles})
     trainable, linears = count(ModelConfig.from_hf(architecture), adapter)
-    assert linears > 20 and trainable == COUNTS.get(path.stem, trainable)
+    expected = COUNTS[path.stem]
+    assert linears > 20 and (expected is None or trainable / 1e6 == pytest.approx(expected, abs=0.011))
     if path.stem != "tiny":
         assert (cfg.out, cfg.data) == (f"runs/{path.stem}", "ZenMoore/RoleBench") and path.stem.endswith(cfg.language) == (cfg.method == "hycora" and cfg.lambda_max > 0)
         groups = json.loads(path.read_text())

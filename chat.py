@@ -27,8 +27,8 @@ def script(text):
 
 
 def room_for_prompt(backbone, config, new_tokens):
-    """How many tokens a prompt may have. With its answer it should be no longer than the examples of training: in a
-    longer conversation voices end in nonsense, long before the backbone's own context is full."""
+    """How many tokens a prompt may have. With its answer it should be no longer than the examples of training (or,
+    where these are short, twice the answer): in longer conversations the demo's voices end in nonsense."""
     length = max(config["max_length"], 2 * new_tokens)
     return min(length, backbone.config.max_positions) - new_tokens
 
@@ -120,7 +120,7 @@ class Conversation:
         raise complaints[0]
 
     def answer(self, question):
-        """Streams the answer, and remembers it; the oldest turns are dropped when the context is full."""
+        """Streams the answer, and remembers it; the oldest turns are dropped where the prompt would be too long."""
         language = self.language_of(self.prompt_name)
         if language not in (None, script(question)):
             print(f"({self.title} was trained on {language} alone: do not expect sense from other questions)")
@@ -154,7 +154,7 @@ class Conversation:
         texts = generate_texts(self.model, self.tokenizer, prompts, role_ids, self.decoding) if names else []
         width = max(map(display_width, roles))
         for name, text in zip(names, texts):
-            print(f"{pad(name, width)}  {printable(text or '(no room for an answer)')}")
+            print(f"{pad(name, width)}  {printable('(no room for an answer)' if text is None else text)}")
         if others:
             print(f"(not asked: {', '.join(others)}, trained on {self.language_of(others[0])} alone)")
 
@@ -191,8 +191,10 @@ def follow(conversation, line):
 
 
 def questions_for(config, role, n=3):
-    """A few test questions of a role, if the run's data lie on this machine: a first thing to ask."""
-    if local_path(config["data"]) is None:
+    """A few test questions of a role, a first thing to ask; none where the run's data are not on this machine, or a
+    file so large that finding its test lines takes a while."""
+    path = local_path(config["data"])
+    if path is None or path.is_file() and path.stat().st_size > 200_000:
         return []
     with suppress(ValueError, OSError):                                  # the data may have changed since
         tests = load_test_samples(config["data"], config["language"], config["splits"],

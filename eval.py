@@ -73,7 +73,7 @@ def predict(model, tokenizer, config, samples, decoding, as_role="own", batch_si
     progress = {"own": "answering", "other": "answering as another role", None: "backbone answering"}[as_role]
     answers = generate_texts(model, tokenizer, prompts, role_ids, decoding, batch_size, progress)
     if without := sum(answer is None for answer in answers):
-        print(f"{counted(without, 'prompt')} of {len(prompts)} fill the model's context: scored as empty answers")
+        print(f"no room for an answer to {counted(without, 'prompt')} of {len(prompts)}: scored as empty")
 
     by = provenance(config, decoding, as_role, shots)
     predictions = []

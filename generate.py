@@ -99,8 +99,9 @@ def generate(model, prompts, role_ids, stop_ids, decoding=Decoding(), seeds=None
     """Continues prompts (lists of ids), row b as role_ids[b]; role_ids None: the untouched backbone answers.
 
     Prompts are padded on the right, and each row writes its next token into its own next slot of the cache, over the
-    padding. seeds: one int per row; default: `seed_of` its prompt. on_token is called with each step's ids, -1 for a
-    row that has ended. Returns lists of ids without the stop token. ValueError if a prompt fills the context.
+    padding. seeds: one int per row; default: `seed_of` its prompt, so that equal prompts draw equal numbers. on_token
+    is called with each step's ids, -1 for a row that has ended. Returns lists of ids without the stop token. ValueError
+    if a prompt fills the context.
     """
     backbone = model.backbone
     device = backbone.device

@@ -243,7 +243,7 @@ class HyperModel(nn.Module):
     @contextmanager
     def active_roles(self, role_ids):
         """Within this context row b of a batch has the role role_ids[b]. role_ids: (B,) ids in any mixture, or
-        (B, num_roles) weights that blend roles; None: no role, the backbone as it is.
+        (B, num_roles) weights that blend roles; None: the backbone as it is, outside of any other such context.
 
         The only place where A and B are made: once per forward pass, for the distinct roles and all linears, from fp32
         parameters into the backbone's dtype. With activation checkpointing the backward pass belongs inside as well.

@@ -110,7 +110,7 @@ def read_references(model, tokenizer, config, samples, backbone=False, shots=Non
                           "right": right[i].item(), "wrong": of_others, "zero": zero[i].item()})
 
     found = {"likelihood": aggregate_likelihood(lines)} if lines else {}
-    if model.projections is not None and not backbone:
+    if model.projections is not None and not backbone and lines:
         found["retrieval_top1"] = retrieval_top1(model, config, samples, e_t)
 
         # read as another role: is z_t nearest to that role, the reader, or to the author of the answer?

@@ -223,6 +223,7 @@ class Transformer(nn.Module):
     def _apply(self, fn, recurse=True):
         """Module.to and similar: the rotary frequencies stay in fp32 (bf16 is off by 0.45 rad at position 1024)."""
         super()._apply(fn, recurse)
+        self.static_caches = {}
         self.frequencies = rope_frequencies(self.config).to(self.device)
         return self
 
@@ -295,13 +296,18 @@ class Transformer(nn.Module):
     def new_cache(self, batch_size, length):
         """A LayerCache for each layer. S is `length` rounded up to a multiple of 16, which kernels prefer.
 
-        Of compiled blocks, the next cache of the same shape has the same memory, with the old values still in it.
+        With compiled blocks a cache of the same shape as the last has its memory, so there is only one at a time.
         """
         c = self.config
         slots = math.ceil(length / 16) * 16
         shape = (c.num_hidden_layers, 2, batch_size, c.num_key_value_heads, slots, c.head_dim)
-        if shape in self.static_caches:
-            return self.static_caches[shape]
+        if cache := self.static_caches.get(shape):
+            for layer in cache:
+                layer.k.zero_()
+                layer.v.zero_()
+            return cache
+
+        self.static_caches = {}                                          # which frees the last one
         cache = [LayerCache(k, v) for k, v in torch.zeros(shape, dtype=self.dtype, device=self.device)]
 
         # a CUDA graph writes to memory that is marked as static, and is recorded again for other memory

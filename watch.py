@@ -1,6 +1,7 @@
 """Watching a run while it trains: are its steps enough, and does it still learn or only memorise?"""
 from console import counted
 
+import math
 from dataclasses import replace
 
 import torch
@@ -35,8 +36,10 @@ class HeldOut:
             self.model.eval()
             nll, _ = reference_nll(self.model, self.tokenizer, self.config, self.samples)
             self.model.train()
+            nats = torch.nanmean(nll).item()
             self.looks = [look for look in self.looks if look["step"] < step]          # those before a resumed step
-            self.looks.append({"step": step, "nats": round(torch.nanmean(nll).item(), 4)})
+            if not math.isnan(nats):                                     # of no line that the context has room for
+                self.looks.append({"step": step, "nats": round(nats, 4)})
             write_jsonl(self.path, self.looks)
         if not self.looks:
             return {}

@@ -238,6 +238,7 @@ DATA = [
     (28, TEST, ("write", DEEP), "resplit", "test.jsonl:1: nested too deep"),
     (30, "lines.jsonl", ("write", '{"question": "q"}\n'), "add_role", "lines.jsonl:1"),
     (30, "lines.jsonl", ("write", ""), "add_role", "has no line"),
+    (30, "lines.jsonl", ("write", '{"question": "' + "long " * 3000 + '", "answer": "a"}\n'), "add_role", "no training example is left: 1 sample"),
     (28, "lines.jsonl", ("write", DEEP), "add_role", "lines.jsonl:1: nested too deep"),
     (29, "lines.jsonl", ("write", HALF), "add_role", "half of a character"),
     (28, "config.json", ("write", DEEP), "config", "config.json: nested too deep"),

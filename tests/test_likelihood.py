@@ -177,7 +177,7 @@ def test_what_leaves_no_room_is_left_out(capsys):
 
     # asked, its answer is empty, and everything else is scored
     scores, predictions = evaluate(model, tokenizer, config | {"model": "m"}, samples, Decoding(3))
-    assert [p["answer"] == "" for p in predictions] == [True, False] and "1 prompt of 2 fill" in capsys.readouterr().out
+    assert [p["answer"] == "" for p in predictions] == [True, False] and "no room for an answer to 1 prompt of 2" in capsys.readouterr().out
 
 
 def test_eval_writes_what_was_read(tmp_path):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 import train
 from batches import batch_order, collate
 from config import KEYS, Config
-from data import encode_examples
+from prepare import encode
 
 SETTLE = 2                              # steps without the backbone for each step on the new lines
 SETTLE_LR = 3e-3
@@ -105,9 +105,8 @@ def add_role(model, tokenizer, config, role, samples, profile="", steps=60, lr=1
     add_embedding(model, config["seed"])
 
     # the new lines
-    in_prompt = config["profiles"] if config["role_in_prompt"] else None
-    rows, *_ = encode_examples(samples, config["roles"], tokenizer, config["max_length"], in_prompt)
     cfg = Config(**{key: value for key, value in config.items() if key in KEYS})
+    rows = encode(samples, config["roles"], config["profiles"], tokenizer, cfg, model.backbone.config)
     optimizer = torch.optim.Adam(model.hyper.parameters(), lr=lr)
     scaler = torch.amp.GradScaler(device.type, enabled=cfg.precision == "fp16")
     batches = []

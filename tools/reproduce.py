@@ -167,7 +167,8 @@ def main():
         more = [Path(key).name if os.path.isabs(key) else key for key in keys]       # no machine's folders
         RESULTS.mkdir(exist_ok=True)
         write_json(path, {
-            "study": args.study, "arguments": " ".join([study.arguments, *more]), "torch": train.torch.__version__,
+            "study": args.study, "arguments": " ".join([study.arguments, *more]), "more": study.more,
+            "torch": train.torch.__version__,
             "points": {at: gather(of, answers[at]) for at, of in points.items()}, "across": across(points)})
         fill_tables()
         print(f"wrote results/{args.study}.json, and those of its tables for which a page has marks")

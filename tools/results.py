@@ -38,7 +38,8 @@ def conditions(result):
     """What a study was made with, in a line."""
     runs = [run for point in result["points"].values() for run in point["runs"].values()]
     commits = sorted({commit for run in runs for commit in run["commits"]})
-    return f"`train.py {result['arguments']}`, torch {result['torch']}, commit {', '.join(commits)}."
+    more = "".join(f"; {variant}: `{arguments}`" for variant, arguments in result.get("more", {}).items())
+    return f"`train.py {result['arguments']}`{more}, torch {result['torch']}, commit {', '.join(commits)}."
 
 
 def pages():

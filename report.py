@@ -211,11 +211,14 @@ def by_question(pairs):
 
 
 def print_question(title, group):
-    """Prints a question with the answers of the backbone and of every role; x marks those without the fact."""
+    """Prints a question with the answers of the backbone and of every role; x marks those without the fact. What kind
+    of knowledge it is for a role is added, where it is not the same for all."""
     question = group[0][0]["question"]
     rows = [(" ", "(the backbone)", group[0][1]["answer"])]
+    kinds = {after.get("kind") for after, _ in group}
     for after, _ in group:
-        rows.append(("x" if after.get("fact") == 0 else " ", after["role"], after["answer"]))
+        kind = f"  [{after.get('kind')}]" if len(kinds) > 1 else ""
+        rows.append(("x" if after.get("fact") == 0 else " ", after["role"], after["answer"] + kind))
 
     width = max(display_width(name) for _, name, _ in rows)
     print(f"\n{title}: {printable(question)}")

@@ -49,6 +49,13 @@ def test_examples_are_the_median_and_the_worst_by_facts_then_rouge(capsys):
     assert "  x A               b A" in text and "    A               c A" in text and text.count("plainly") == 3
     assert text.count("of all, the worst") == 1              # the only Chinese question is the median, and not shown twice
 
+    # what a role was taught and what not, where that differs
+    for prediction in after:
+        prediction["kind"] = "taught" if (prediction["question"], prediction["role"]) == ("b", "A") else "not taught"
+    print_examples(after, before)
+    text = capsys.readouterr().out
+    assert "b A  [taught]\n" in text and "b B  [not taught]\n" in text and text.count("[") == 2
+
     # data without facts have no x to explain
     assert "x: the fact is wrong" in text
     for prediction in after:

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, command, write_rolebench
 
 import eval as evaluation
-from files import locked
+from files import locked, write_jsonl
 from tools import collect, judges, resumable
 from tools import service as services
 from tools.service import MOST_BYTES, chat_completion, check_endpoint, read_key
@@ -189,6 +189,18 @@ def scores_of(path, *more):
     out = path.with_suffix(".json")
     evaluation.score(evaluation.parse_args(["--predictions", str(path), "--out", str(out), *more]))
     return json.loads(out.read_text())
+
+
+def test_a_question_in_two_conversations_is_two_questions(service, tmp_path):
+    """The second was taken for answered."""
+    line = {"role": "A", "question": "And then?", "test": True}
+    write_jsonl(tmp_path / "mine.jsonl", [line | {"answer": "x", "history": [["Who?", "Me."]]}, line | {"answer": "y", "history": []},
+                                          {"role": "A", "question": "Who?", "answer": "z"}])
+    out = tmp_path / "gpt.jsonl"
+    for _ in range(2):
+        collected(service.url, tmp_path / "mine.jsonl", "m", out)
+        assert len(service.calls) == 2 and sorted(len(call[2]["messages"]) for call in service.calls) == [2, 4]
+    assert scores_of(out)["splits"]["own"]["overall"]["n"] == 2
 
 
 def test_answers_are_collected_resumed_and_scored(service, tmp_path):

@@ -43,11 +43,11 @@ def collect(args):
         answer = chat_completion(args.endpoint, args.model, messages, max_tokens=decoding.max_new_tokens,
                                  temperature=decoding.temperature, top_p=decoding.top_p)
         sample = Sample(**{key: value for key, value in item.items() if key != "by"})
-        return make_prediction(sample, answer, by)
+        return make_prediction(sample, answer, by, history=item["history"])
 
     samples = load_test_samples(args.data, args.language, [args.split] if args.split else SPLITS, args.limit)
     items = [vars(s) | {"by": by} for s in samples]
-    return resumable_map(args.out, ("by", "split", "role", "question"), items, work)
+    return resumable_map(args.out, ("by", "split", "role", "question", "history"), items, work)
 
 
 def parse_args(argv):

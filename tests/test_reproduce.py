@@ -15,7 +15,7 @@ from checkpoint import load_run
 from data import Sample, load_rolebench
 from files import write_jsonl
 from selection import some_of_each
-from tools import add_role, new_role
+from tools import add_role, new_role, tables
 from tools.across import across
 from tools.compare import compare
 from tools.gather import rolegpt, short_commit
@@ -233,6 +233,32 @@ def test_the_table_of_voices():
         ("general", "hycora", [90.0, 1.5]), ("general", "chance", [12.5, None]), ("role_specific", "chance", [10.0, None]))]
     assert results.named_from_table(rows) == [["role named from", "general, en", "role-specific, en"],
                                          ["hycora", "90.0 ± 1.5", "-"], ["chance", "12.5", "10.0"]]
+
+
+def test_the_tables_of_a_study_with_several_points():
+    """Kinds of knowledge apart from whole splits, points as columns; "b" was not run at the second."""
+    def value(nats):
+        return {"mean": nats, "std": None}
+
+    def point(methods):
+        nats, scores, differences = [], [], []
+        for method, n in methods.items():
+            for kind in ("all", "own"):
+                where = {"method": method, "split": "general", "role": "all", "kind": kind}
+                nats.append(where | {"right": value(n + (kind == "own"))})
+                scores.append(where | {"rougeL": 10 * n, "fact": 20 * n, "std": None})
+                if method != "a":
+                    differences.append(where | {"minus": "a", "n": 40, "right": {"difference": n - 1, "interval": [n - 1.1, n - 0.9]}})
+        return {"rows": scores, "likelihood": {"rows": nats, "differences": differences}}
+    points = {"8": point({"a": 1, "b": 2}), "16": point({"a": 1.5})}
+    assert tables.curve_table(points) == [["method", "split", "measure", "8", "16"], ["a", "general", "nats", "1.000", "1.500"],
+                                          ["b", "general", "nats", "2.000", "-"], ["a", "general", "ROUGE-L", "10.0", "15.0"],
+                                          ["b", "general", "ROUGE-L", "20.0", "-"]]
+    by_kind = tables.curve_table(points, by_kind=True)
+    assert by_kind[0][1] == "kind" and by_kind[1:3] == [["a", "own", "nats", "2.000", "2.500"], ["b", "own", "nats", "3.000", "-"]]
+    assert by_kind[3] == ["a", "own", "fact", "20.0", "30.0"]
+    assert tables.difference_curve_table(points)[1:] == [["b - a", "own", "+1.000 [+0.900, +1.100] *", "-"]]
+    assert len(tables.difference_curve_table({"8": {}})) == 1
 
 
 def test_the_tables_of_a_study_of_many_roles():

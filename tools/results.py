@@ -22,6 +22,7 @@ from tools.studies import STUDIES
 from tools.tables import (
     across_table,
     curve_table,
+    difference_curve_table,
     difference_table,
     kind_table,
     named_from_table,
@@ -53,6 +54,7 @@ def tables_of(name, result):
     if len(points) > 1:
         return {name: f"{render_table(curve_table(points), True)}\n\n{conditions(result)}",
                 f"{name} kinds": render_table(curve_table(points, by_kind=True), True),
+                f"{name} nats differences": render_table(difference_curve_table(points), True),
                 f"{name} across": render_table(across_table(result.get("across", [])), True)}
 
     (point,) = points.values()

@@ -166,6 +166,23 @@ def curve_table(points, by_kind=False):
     return table
 
 
+def difference_curve_table(points):
+    """What each method has over the first in nats per token at every point, on each kind of knowledge, or split."""
+    cells = {}                                                           # {(methods, part): {point: text}}
+    for at, point in points.items():
+        rows = [d for d in point.get("likelihood", {"differences": []})["differences"] if d["role"] == "all"]
+        shown = set(parts(rows).values())
+        for d in rows:
+            if (d["split"], d["kind"]) in shown:
+                key = (f"{d['method']} - {d['minus']}", part_of(d))
+                cells.setdefault(key, {})[at] = change(d["right"], d["n"] >= FEW_ITEMS)
+
+    table = [["difference, 95 % interval", "lines", *points]]
+    for key, of in cells.items():
+        table.append([*key, *(of.get(at, "-") for at in points)])
+    return table
+
+
 def part_of(row):
     """The kind of knowledge that a row is about, or its split."""
     return row["kind"] if row.get("kind", "all") != "all" else row["split"].replace("_", "-")

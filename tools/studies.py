@@ -79,7 +79,8 @@ STUDIES = {
                        {n: f"--samples-per-role {n}" for n in ("4", "16", "64")}, more=BEST, page="scarcity",
                        question="who is best with few lines?"),
     "tiny-roles": Study(f"{TINY} {LINES} --language en", FEW, (1, 2, 3),
-                        {n: f"--role-subset {n}" for n in ("2", "6")}, more=BEST, page="scarcity",
+                        {"2": "--role-subset 2 --batch-size 5", "2 in batches of 16": "--role-subset 2",
+                         "6": "--role-subset 6"}, more=BEST, page="scarcity",
                         question="do more roles help each of them?"),
 
     # short runs, one seed: results/real-cpu.json and zh-cpu.json

@@ -23,7 +23,7 @@ STUDY = ROOT / "results/tiny.json"
 CURVES = {                              # studies with several points: parts of the test lines, what the points are
     "tiny-lr": ([("general", "all"), ("role_specific", "own")], "learning rate"),
     "tiny-rank": ([("general", "all"), ("role_specific", "own")], "rank"),
-    "tiny-data": ([("general", "all"), ("role_specific", "all")], "lines per role and split"),
+    "tiny-data": ([("general", "all"), ("role_specific", "own")], "lines per role and split"),
 }
 
 

@@ -226,7 +226,7 @@ DATA = [
     (30, "data/profiles-zh/desc.json", ("write", '{"' + ESCAPE + '": 3}'), "train", "is not text"),
     (28, "conversations.jsonl", ("write", DEEP), "convert", "nested too deep"),
     (30, "conversations.jsonl", ("write", '{"messages": 3}\n'), "convert", "conversations.jsonl"),
-    (30, "conversations.jsonl", ("write", '{"messages": [{"role": 1}]}\n'), "convert", None),
+    (30, "conversations.jsonl", ("write", '{"messages": [{"role": 1}]}\n'), "convert", "nothing here can be converted"),
     (30, "conversations.jsonl", ("write", '{"messages": [{"role": []}]}\n'), "convert", "conversations.jsonl: "),
     (29, "conversations.jsonl", ("write", '{"messages": [{"role": "user", "content": "\\ud800"}]}\n'), "convert", "half of a character"),
     (30, "card.json", ("set", {"data": {"name": " "}}), "card", "nothing says who answers"),

@@ -188,7 +188,7 @@ def role_ids_on_the_cpu(monkeypatch, model):
 
     def left_behind(self, role_ids, device):
         init(self, role_ids, device)
-        self.roles = role_ids.unique()
+        self.roles = torch.as_tensor(role_ids).unique()
     monkeypatch.setattr(hycora_layer.ActiveRoles, "__init__", left_behind)
 
 

@@ -96,6 +96,7 @@ def measure(runs):
     """`voices` of run folders, on the data of the first. ValueError unless they answered the same lines."""
     predictions = {}
     for run in runs:
+        read_run(run)                                                    # says so if it is none
         path = Path(run) / "predictions.jsonl"
         if not path.is_file():
             raise ValueError(f"{run} has no predictions.jsonl: python eval.py --run {run}")

@@ -57,7 +57,7 @@ class ModelConfig:
         c["rope_theta"] = rope.get("rope_theta") or c.get("rope_theta", 10_000.0)
         c["rope_scaling"] = rope if rope_type == "llama3" else None
 
-        c["max_positions"] = c.get("max_position_embeddings", 4096)
+        c["max_positions"] = c.get("max_position_embeddings") or 4096
         if family == "mistral" and c.get("sliding_window"):
             c["max_positions"] = min(c["max_positions"], c["sliding_window"])
 
@@ -78,7 +78,7 @@ class ModelConfig:
         kv_heads = c["multi_query_group_num"] if c.get("multi_query_attention") else heads
         return cls(vocab_size=c["padded_vocab_size"], hidden_size=c["hidden_size"], num_hidden_layers=c["num_layers"],
                    intermediate_size=c["ffn_hidden_size"], num_attention_heads=heads, num_key_value_heads=kv_heads,
-                   head_dim=c["kv_channels"], rotary_dim=c["kv_channels"] // 2, max_positions=c["seq_length"],
+                   head_dim=c["kv_channels"], rotary_dim=c["kv_channels"] // 2, max_positions=c["seq_length"] or 4096,
                    rms_norm_eps=c["layernorm_epsilon"], rope_theta=10_000.0 * c.get("rope_ratio", 1),
                    qkv_bias=c.get("add_qkv_bias", False), chatglm=True)
 

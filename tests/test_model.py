@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import ROOT, SMALL, randomise, small_backbone
 from safetensors.torch import load_file, save_file
+from test_tools import CHATGLM2
 
 from model import ModelConfig, Transformer, rope_frequencies
 
@@ -268,3 +269,8 @@ def test_missing_and_broken_files(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"not a safetensors file")
     with pytest.raises(ValueError, match="broken"):
         Transformer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("config, key", [(dict(SMALL, model_type="qwen2"), "max_position_embeddings"), (CHATGLM2, "seq_length")])
+def test_a_context_of_null_is_one_that_the_file_does_not_name(config, key):
+    assert ModelConfig.from_hf(config | {key: None}).max_positions == 4096

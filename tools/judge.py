@@ -15,6 +15,7 @@ from pathlib import Path
 
 from eval import read_predictions
 from metrics import bootstrap
+from selection import spread
 from tools.judges import local, service
 from tools.resumable import resumable_map
 
@@ -59,8 +60,7 @@ def pairs(a, b, limit=0):
     for pair in common:
         texts = "\0".join((pair["a"], pair["b"], pair["reference"]))
         pair["texts"] = hashlib.sha256(texts.encode()).hexdigest()[:16]    # other answers, other verdict
-    n = min(limit or len(common), len(common))
-    return [common[i * len(common) // n] for i in range(n)]
+    return spread(common, limit)
 
 
 def tally(verdicts):

@@ -77,9 +77,8 @@ def read_run(folder):
     with reading(path, "{role: id}, with the ids 0, 1, 2, ... in this order"):
         if not roles or json.dumps(list(roles.values())) != json.dumps(list(range(len(roles)))):
             raise ValueError(f"the ids are {one_line(list(roles.values()), 60)}")
-    config = resolve(Config(**keys | {"device": "auto"}))                # the run's may not exist here
-    device = keys.get("device", "auto")
-    return saved | vars(config) | {"device": device, "profiles": profiles, "roles": roles}
+    config = vars(resolve(Config(**keys | {"device": "auto"})))          # the run's may not exist here
+    return saved | config | {"device": keys.get("device", "auto"), "profiles": profiles, "roles": roles}
 
 
 def load_run(folder, device="auto", compiled=False):
@@ -148,12 +147,13 @@ def check_same(run, now):
 
 
 def versions():
-    """The versions that made a run: python, torch, and the git commit if there is one, "-dirty" if files differ."""
+    """What makes a run: versions of python and torch, the GPU if any, and the git commit, "-dirty" if files differ."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     commit = None
     if shutil.which("git"):
         command = ["git", "-C", Path(__file__).parent, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
         commit = subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
-    return {"python": platform.python_version(), "torch": torch.__version__, "git_commit": commit}
+    return {"python": platform.python_version(), "torch": torch.__version__, "gpu": gpu, "git_commit": commit}
 
 
 # --------------------------------------------------------------------------------------------------- save and resume

@@ -23,6 +23,9 @@ from torch.utils.checkpoint import checkpoint
 from files import checkpoint_tensors, fetch_model, read_json, reading
 from model_config import MODEL_NUMBERS, ModelConfig
 
+# cuDNN's attention plans anew for every batch shape, which costs up to a second, and batches here seldom share one
+torch.backends.cuda.enable_cudnn_sdp(False)
+
 CHATGLM_NAMES = {"transformer.embedding.word_embeddings": "model.embed_tokens", "transformer.output_layer": "lm_head",
                  "transformer.encoder.final_layernorm": "model.norm", "transformer.encoder.layers": "model.layers",
                  "self_attention": "self_attn"}

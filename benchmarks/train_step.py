@@ -137,7 +137,8 @@ class OfficialLinear(nn.Module):
         for block in net.blocks:
             h = block(h)
         A = net.heads[f"{self.kind}_A"](net.norm_output(h))                               # (B, r, d_in)
-        return self.base(x) + F.dropout(x.float(), 0.1, self.training) @ A.mT @ self.B.t() * 4.0
+        change = F.dropout(x.float(), 0.1, self.training) @ A.mT @ self.B.t() * 4.0
+        return self.base(x) + change.to(x.dtype)
 
 
 def rows_of(workload, n, length, vocab, rng):

@@ -18,7 +18,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import train
 from arguments import parse_args
 from checkpoint import read_run
 from config import KEYS
@@ -116,6 +115,12 @@ def finished(jobs):
     return points
 
 
+def made_with(points):
+    """The versions of torch that made the runs of `finished`, and their GPUs."""
+    runs = [read_run(run) for of_variants in points.values() for of in of_variants.values() for run in of]
+    return ", ".join(sorted({" on ".join(filter(None, (run["torch"], run.get("gpu")))) for run in runs}))
+
+
 def check_published(path, jobs, only):
     """ValueError if a results file has variants that are neither run here nor about to be: it would lose them."""
     if not path.is_file():
@@ -168,7 +173,7 @@ def main():
         RESULTS.mkdir(exist_ok=True)
         write_json(path, {
             "study": args.study, "arguments": " ".join([study.arguments, *more]), "more": study.more,
-            "torch": train.torch.__version__,
+            "torch": made_with(points),
             "points": {at: gather(of, answers[at]) for at, of in points.items()}, "across": across(points)})
         fill_tables()
         print(f"wrote results/{args.study}.json, and those of its tables for which a page has marks")

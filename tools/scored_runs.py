@@ -75,7 +75,7 @@ def read_predicted(path):
     with reading(metrics, 'lines of metrics, with "tokens_per_s"'):
         speeds = [float(line["tokens_per_s"]) for _, line in read_jsonl(metrics)] if metrics.is_file() else []
     items, scores, by = read_lines(path / "predictions.jsonl")
-    other = ("seed", "made_of", "out", "device", "python", "torch", "git_commit")
+    other = ("seed", "made_of", "out", "device", "python", "torch", "gpu", "git_commit")
     same = {k: v for k, v in config.items() if k not in other}
     identity = json.dumps([same, by.rpartition("; ")[2] if "; " in by else ""], sort_keys=True)     # and the decoding
     return Run(name_of(config), identity, config["seed"], items, scores, by, trainable,

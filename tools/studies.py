@@ -25,6 +25,7 @@ ALL = (*METHODS, "hycora w/o HCL")
 THREE = ("hycora", "lora", "hycora w/o HCL")
 FEW = ("hycora", "lora", "ind-lora")
 HALVES = ("hycora", "mrs-a-rsp-b", "rsp-a-rsp-b")
+MANY = ("hycora", "ind-lora", "hycora w/o HCL", "lora", "lora name only")
 TEN = ("hycora", "hycora w/o HCL", "lora", "lora name only", "ind-lora", "mrs-a-rsp-b", "hycora + role in prompt")
 HCL = ("hycora w/o HCL", "hycora", *(name for name in VARIANTS if name.startswith("HCL")))
 
@@ -55,13 +56,15 @@ LINES = "--likelihood-limit 10000"                                           # e
 BEST = {"lora": "--lr 0.006"}                    # as tiny-lr says; for the others, the 0.0035 of configs/tiny.json
 READ = f"--score-limit 100 {LINES}"                                          # and few answers
 STUDIES = {
-    # real models on two cores
-    "many-roles": Study(f"{REAL} {CPU} {READ} --epochs 1", ("hycora", "ind-lora", "hycora w/o HCL", "lora name only"),
-                        shots=(0, 4), page="many-roles",
+    # real models, a few hours of a core a run, or minutes of a GPU
+    "many-roles": Study(f"{REAL} {CPU} {READ} --epochs 1", MANY, (1, 2, 3), shots=(0, 4), page="many-roles",
                         question="SmolLM2-135M, 95 roles, few lines each: does sharing help?"),
+    "many-lr": Study(f"{REAL} {CPU} --score-limit 20 {LINES} --epochs 1", ("hycora", "ind-lora"),
+                     points={lr: f"--lr {lr}" for lr in ("0.001", "0.002", "0.004")}, page="many-roles",
+                     question="the same at higher learning rates: is one rate fair to both?"),
     "ten-roles": Study(f"{REAL} {CPU} {READ} --role-subset 10 --epochs 1", TEN, (1, 2, 3), shots=(0, 4), page="seeds",
                        question="SmolLM2-135M, ten roles: which differences survive another seed?"),
-    "five-roles-zh": Study(f"{CHINESE} {CPU} {READ} --max-steps 75", TEN, (1, 2, 3), shots=(0, 4), page="seeds",
+    "five-roles-zh": Study(f"{CHINESE} {CPU} {READ} --epochs 1", TEN, (1, 2, 3), shots=(0, 4), page="seeds",
                            question="Qwen2.5-Coder-0.5B, the Chinese roles: the same"),
 
     # the small world

@@ -1,7 +1,7 @@
 """The paper's questions asked again: every method, several seeds, and the tables of the results.
 
     python -m tools.reproduce tiny [--seeds 5] [--jobs 2] [--only hycora,lora]
-    python -m tools.reproduce real-cpu --model FOLDER_OR_ID --data DIR         # and any key of train.py, for all runs
+    python -m tools.reproduce ten-roles --model FOLDER_OR_ID --data DIR        # and any key of train.py, for all runs
 
 The studies are in tools/studies.py, what each asks and what it costs in docs/studies.
 Runs go to --out, runs/reproduce/STUDY/POINT/VARIANT/SEED. The same command again keeps what is finished, resumes what

@@ -133,7 +133,11 @@ def test_compare_pairs_runs_of_the_same_seeds_in_any_order(tmp_path):
             paths.append(fake_run(tmp_path / f"{method}{seed}", method, {item: 10.0 * seed + more for item in ITEMS}, seed=seed))
     result = compare(paths)
     assert all(d["rougeL"]["interval"] == pytest.approx((2, 2)) for d in result["differences"]) and len(result["differences"]) == 2
-    low, high = compare(paths[:-1])["differences"][0]["rougeL"]["interval"]              # without one of them they are no pairs
+    some = compare(paths[:-1])["differences"]                            # without one of them: the seeds that both have
+    assert all((d["rougeL"]["difference"], *d["rougeL"]["interval"]) == pytest.approx((2, 2, 2)) for d in some)
+
+    apart = [*paths[:2], paths[3]]                                       # no seed in common: all of both, and no pairs
+    low, high = compare(apart)["differences"][0]["rougeL"]["interval"]
     assert high - low > 5
 
 
@@ -198,7 +202,7 @@ def test_likelihoods_come_first_and_may_be_of_more_lines(tmp_path):
     rng = np.random.default_rng(torch.randint(1000, ()).item())
     base = dict(zip(more, rng.uniform(2, 4, len(more))))
     runs = [fake_run(tmp_path / name, method, dict.fromkeys(ITEMS, 1.0), seed=seed)
-            for name, method, seed in (("a", "lora", 1), ("b", "hycora", 1), ("c", "hycora", 2))]
+            for name, method, seed in (("a", "lora", 3), ("b", "hycora", 1), ("c", "hycora", 2))]      # no seed in common
     for run, shift in zip(runs, (0, 0.3, 0.1)):
         write_likelihoods(run / "likelihood.jsonl", {item: value - shift for item, value in reversed(base.items())}, zero=0.5 + shift)
     result = compare(runs, per_role=True)

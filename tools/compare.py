@@ -11,8 +11,8 @@ First comes the likelihood of the references, if it was measured (tools/likeliho
 of a right answer, "fact" is the percentage of right answers, and each kind of knowledge that they name is a row.
 
 The interval of a difference is a bootstrap over test items and seeds together: it shows how far other questions and
-other seeds could move it. Methods that were trained with the same seeds are compared seed by seed. With a single seed
-it covers the questions only.
+other seeds could move it. Two methods are compared seed by seed, on the seeds that both were trained with, if there are
+any. With a single seed it covers the questions only.
 """
 from console import Parser, one_line_errors, render_table
 
@@ -55,15 +55,22 @@ def deviations_of(runs, chosen):
     return {metric: statistics.stdev(of_seed[metric] for of_seed in means) for metric in means[0]}
 
 
-def same_seeds(groups):
-    """The methods of {method: runs} that were trained with the seeds of the first one."""
-    (first, of_first), *_ = groups.items()
-    return {name for name, runs in groups.items() if [run.seed for run in runs] == [run.seed for run in of_first]}
+def pair_up(runs, others):
+    """Which runs of two methods are compared: (indices of `runs`, indices of `others`, whether these are pairs). Those
+    of the seeds that both have; all of them, unpaired, if there are none."""
+    seeds = [run.seed for run in runs]
+    of_others = [run.seed for run in others]
+    both = [seed for seed in seeds if seed in of_others]
+    if not both:
+        return list(range(len(seeds))), list(range(len(of_others))), False
+    return [seeds.index(seed) for seed in both], [of_others.index(seed) for seed in both], True
 
 
-def differences_of(scores, others, paired):
-    """{metric: {"difference", "interval"}} of the scores (seeds, items, metrics) of two methods; paired: of the same
-    seeds."""
+def differences_of(scores, others, pairs):
+    """{metric: {"difference", "interval"}} of the scores (seeds, items, metrics) of two methods; pairs: `pair_up`."""
+    mine, theirs, paired = pairs
+    scores = scores[mine]
+    others = others[theirs]
     found = {}
     for metric, mean in means_of(scores.mean(0) - others.mean(0)).items():
         column = list(TITLES).index(metric)
@@ -91,7 +98,8 @@ def likelihoods_of(groups, per_role):
             raise ValueError(f"the likelihoods of {name} are of other test lines than those of {first}: measure both "
                              f"on the same lines")
     values = {name: [of_run for _, of_run in of_runs] for name, of_runs in measured.items()}
-    return compare_likelihoods(values, selections(items, per_role), same_seeds(groups))
+    pairs = {name: pair_up(groups[name], groups[first]) for name in values}
+    return compare_likelihoods(values, selections(items, per_role), pairs)
 
 
 def compare(paths, per_role=False, names=None):
@@ -99,7 +107,6 @@ def compare(paths, per_role=False, names=None):
     "likelihood", {"rows", "differences"} in nats, where it was measured. names: as for `grouped`."""
     groups, rows, differences = grouped(paths, names), [], []
     (reference, first), *_ = groups.items()
-    paired = same_seeds(groups)
     scores = {name: np.stack([r.scores for r in runs]) for name, runs in groups.items()}    # (seeds, items, metrics)
     for where, chosen in selections(first[0].items, per_role):
         for name, runs in groups.items():
@@ -109,7 +116,8 @@ def compare(paths, per_role=False, names=None):
                          "std": deviations_of(runs, chosen), "trainable": runs[0].trainable,
                          "tokens_per_s": statistics.median(speeds) if speeds else None})
             if name != reference:
-                found = differences_of(scores[name][:, chosen], scores[reference][:, chosen], name in paired)
+                pairs = pair_up(runs, first)
+                found = differences_of(scores[name][:, chosen], scores[reference][:, chosen], pairs)
                 differences.append({"method": name, "minus": reference, **where, "n": len(chosen), **found})
     provenance = {name: [run.by for run in runs] for name, runs in groups.items()}
     result = {"rows": rows, "differences": differences, "provenance": provenance}

@@ -49,11 +49,11 @@ def values_of(right, wrong, zero):
     return right, sum(wrong) / len(wrong) - right, zero - right, 100.0 * (right < min(wrong))
 
 
-def compare_likelihoods(groups, selections, paired=()):
+def compare_likelihoods(groups, selections, pairs):
     """{"rows", "differences"} of {method: [(n, COLUMNS) values of each seed]}; differences to the first method.
 
     selections: [({"split", "role", "kind"}, indices of its items)]. Intervals draw items and seeds anew, together.
-    paired: the methods that have the seeds of the first one.
+    pairs: {method: which of its seeds and of the first method's are compared, and whether one by one}.
     """
     rows = []
     differences = []
@@ -64,9 +64,10 @@ def compare_likelihoods(groups, selections, paired=()):
             row = {"method": name, **where, "n": len(chosen), "seeds": len(seeds)}
             rows.append(row | {column: summary(values[..., c]) for c, column in enumerate(COLUMNS)})
             if name != reference:
+                mine, theirs, paired = pairs[name]
                 others = np.stack(groups[reference])[:, chosen]
                 row = {"method": name, "minus": reference, **where, "n": len(chosen)}
-                differences.append(row | {column: difference(values[..., c], others[..., c], name in paired)
+                differences.append(row | {column: difference(values[mine][..., c], others[theirs][..., c], paired)
                                           for c, column in enumerate(COLUMNS)})
     return {"rows": rows, "differences": differences}
 

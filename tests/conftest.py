@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""                     # numbers are those of a CPU, everywhere; for a GPU: benchmarks.parity
 signal.signal(signal.SIGINT, signal.default_int_handler)    # a shell's background job starts with it ignored
 os.environ.pop("PYTEST_ADDOPTS", None)                      # pytest has read it; one that a test starts is a run of its own
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")         # threads that spin while they wait are 30 x slower on a busy machine

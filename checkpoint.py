@@ -146,9 +146,9 @@ def check_same(run, now):
             raise ValueError(f"{run} was started with other {what}: undo the change, or start anew with another --out")
 
 
-def versions():
+def versions(device):
     """What makes a run: versions of python and torch, the GPU if any, and the git commit, "-dirty" if files differ."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
     commit = None
     if shutil.which("git"):
         command = ["git", "-C", Path(__file__).parent, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]

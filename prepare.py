@@ -103,5 +103,5 @@ def run_folder(cfg, resume, roles, profiles, examples, prompt):
     keys = {k: v for k, v in vars(cfg).items() if k in KEYS}
     more = {"out": str(run), "made_of": same, "prompt": prompt, "profiles": profiles}
     write_json(run / "roles.json", roles)
-    write_json(run / "config.json", keys | versions() | more)
+    write_json(run / "config.json", keys | versions(cfg.device) | more)
     return run

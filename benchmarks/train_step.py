@@ -138,7 +138,8 @@ class OfficialLinear(nn.Module):
             h = block(h)
         A = net.heads[f"{self.kind}_A"](net.norm_output(h))                               # (B, r, d_in)
         change = F.dropout(x.float(), 0.1, self.training) @ A.mT @ self.B.t() * 4.0
-        return self.base(x) + change.to(x.dtype)
+        out = self.base(x)
+        return out + change.to(out.dtype)
 
 
 def rows_of(workload, n, length, vocab, rng):

@@ -211,7 +211,7 @@ def fake_cuda(gpu=None):
 
     gib = 2 ** 30
     memory = {"mem_get_info": (24 * gib, 24 * gib), "memory_reserved": 0, "memory_allocated": 0, "max_memory_allocated": gib,
-              "empty_cache": None, "get_rng_state": torch.zeros(16, dtype=torch.uint8), "set_rng_state": None}
+              "empty_cache": None, "get_rng_state": torch.zeros(16, dtype=torch.uint8), "set_rng_state": None, "get_device_name": "no GPU"}
     patches = [patch.object(torch.cuda, name, lambda *args, value=value: value) for name, value in memory.items()]
     patches += [
         patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),

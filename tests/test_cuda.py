@@ -135,6 +135,7 @@ def test_a_run_from_the_command_line_to_the_scores_and_resumed(one_block, tmp_pa
     once = {"config.py", "hyper.py"}                     # is there such a device; the hyper-network's init
     assert places <= {"checkpoint.py", "files.py", "generate.py", "eval.py", "likelihood.py", *once}, gpu.waits
     assert not gpu.strays
+    assert json.loads((run / "config.json").read_text())["gpu"] == "no GPU"
     printed = capsys.readouterr().out
     assert "GPU memory of a step: " in printed and "the peak was 1.0 GiB" in printed and "from step 2" in printed
     lines = records(run / "metrics.jsonl")

@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+import torch.nn as nn
 from conftest import randomise, records, small_backbone
 from safetensors.torch import load_file
 from test_layer import hyper_model
@@ -16,9 +17,11 @@ import config
 import processes
 import train
 from batches import Steps, collate
+from benchmarks.train_step import OfficialLinear
 from checkpoint import DTYPES
 from config import Config
 from data import Example
+from hyper import HyperNetwork
 from losses import hyper_contrastive_loss, response_cross_entropy
 
 
@@ -152,3 +155,18 @@ def test_processes_on_the_cpu_of_a_machine_with_gpus_use_gloo(monkeypatch):
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
     processes.join()
     assert backends == ["cpu:gloo,cuda:nccl"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_authors_layer_answers_in_the_dtype_of_its_base(autocast, dtype):
+    """As the peer of benchmarks.decode, which has no autocast; on a GPU its backbone is bf16."""
+    layer = OfficialLinear(nn.Linear(12, 6).to(dtype), HyperNetwork(5, {"q_proj": (1, {"A": (8, 12)})}), "q_proj", 0, [torch.tensor([0, 1])])
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        x = torch.randn(2, 3, 12, dtype=dtype)
+        assert layer(x).dtype == layer.base(x).dtype
+
+
+def test_attention_makes_no_plans():
+    """cuDNN's would, for every new shape of a batch; importing the model turns it off."""
+    assert not torch.backends.cuda.cudnn_sdp_enabled()

@@ -216,6 +216,15 @@ def test_what_a_method_gains_from_one_point_to_another(tmp_path):
     points = {at: {"hycora": [run(f"{at}/{seed}", "A", nats + seed) for seed in range(5)]} for at, nats in (("a", 2), ("b", 1))}
     row, = across(points)                                  # the same seeds: what each of them does to both points cancels
     assert row["difference"] == pytest.approx(-1) and row["interval"] == pytest.approx((-1, -1))
+    points["b"]["hycora"].pop()                            # one of them is at the first point only: the others, in pairs
+    row, = across(points)
+    assert (row["difference"], *row["interval"]) == pytest.approx((-1, -1, -1))
+
+
+def test_a_result_names_the_torch_and_the_gpu_of_its_runs(monkeypatch):
+    made = {"a": {"torch": "2.13"}, "b": {"torch": "2.13", "gpu": None}, "c": {"torch": "2.11", "gpu": "H100"}}
+    monkeypatch.setattr(reproduce, "read_run", made.get)
+    assert reproduce.made_with({"8": {"x": ["a", "b"]}, "16": {"x": ["c"]}}) == "2.11 on H100, 2.13"
 
 
 def test_the_list_of_studies_counts_finished_runs(monkeypatch):

@@ -227,6 +227,25 @@ def test_likelihoods_come_first_and_may_be_of_more_lines(tmp_path):
             compare(runs)
 
 
+def test_likelihoods_are_compared_on_the_seeds_that_both_have(tmp_path):
+    """Seeds differ by a nat, on both sides alike: of the difference that shows nothing."""
+    paths = []
+    for method, more, seeds in (("lora", 0.0, (2, 1, 3)), ("hycora", 0.5, (3, 4, 1))):
+        for seed in seeds:
+            paths.append(fake_run(tmp_path / f"{method}{seed}", method, dict.fromkeys(ITEMS, 1.0), seed=seed))
+            write_likelihoods(paths[-1] / "likelihood.jsonl", dict.fromkeys(ITEMS, seed + more))
+    for d in compare(paths)["likelihood"]["differences"]:
+        assert (d["right"]["difference"], *d["right"]["interval"]) == pytest.approx((0.5, 0.5, 0.5)) and d["seeds"] == 2
+
+
+def test_seeds_of_two_machines_are_one_row(tmp_path):
+    for seed, gpu in ((1, None), (2, "H100")):
+        run = fake_run(tmp_path / str(seed), "hycora", dict.fromkeys(ITEMS, 1.0), seed=seed)
+        config = json.loads((run / "config.json").read_text())
+        (run / "config.json").write_text(json.dumps(config | {"gpu": gpu}))
+    assert [row["seeds"] for row in compare([tmp_path / "1", tmp_path / "2"])["rows"]] == [2, 2]
+
+
 def test_files_of_answers_have_their_likelihoods_beside_them(tmp_path):
     names = {"predictions_backbone.jsonl": "likelihood_backbone.jsonl", "predictions.jsonl": "likelihood.jsonl", "x.jsonl": "x.likelihood.jsonl"}
     assert {name: file_beside(tmp_path / name).name for name in names} == names

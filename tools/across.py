@@ -1,7 +1,7 @@
 """What the methods gain from one point of a study to another, such as from few training lines to many."""
 import numpy as np
 
-from tools.compare import selections
+from tools.compare import pair_up, selections
 from tools.likelihoods import difference, read_likelihood
 
 
@@ -23,17 +23,17 @@ def across(points):
 def gains(runs, others):
     """Rows {"split", "kind", "n", "difference", "interval"} of `others` minus `runs`, on the test lines that all of
     them read; none unless both sides have runs with likelihoods. Runs are named by their seeds."""
-    sides = [[nats_by_line(run) for run in side] for side in (runs, others)]
+    mine, theirs, paired = pair_up([run.name for run in runs], [run.name for run in others])
+    sides = [nats_by_line(runs[i]) for i in mine], [nats_by_line(others[i]) for i in theirs]
     if not all(side and all(side) for side in sides):
         return []
     items = sorted(set.intersection(*(set(nats) for side in sides for nats in side)))
     before, after = (np.array([[nats[item] for item in items] for nats in side]) for side in sides)
 
-    same_seeds = [run.name for run in runs] == [run.name for run in others]
     rows = []
     for where, chosen in selections(items, per_role=False):
         rows.append({"split": where["split"], "kind": where["kind"], "n": len(chosen),
-                     **difference(after[:, chosen], before[:, chosen], same_seeds)})
+                     **difference(after[:, chosen], before[:, chosen], paired)})
     return rows
 
 

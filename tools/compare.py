@@ -55,15 +55,13 @@ def deviations_of(runs, chosen):
     return {metric: statistics.stdev(of_seed[metric] for of_seed in means) for metric in means[0]}
 
 
-def pair_up(runs, others):
-    """Which runs of two methods are compared: (indices of `runs`, indices of `others`, whether these are pairs). Those
-    of the seeds that both have; all of them, unpaired, if there are none."""
-    seeds = [run.seed for run in runs]
-    of_others = [run.seed for run in others]
-    both = [seed for seed in seeds if seed in of_others]
+def pair_up(seeds, others):
+    """Which runs of two methods are compared, by seed: (indices of `seeds`, indices of `others`, whether these
+    are pairs). Those of the seeds that both have; all of them, unpaired, if there are none."""
+    both = [seed for seed in seeds if seed in others]
     if not both:
-        return list(range(len(seeds))), list(range(len(of_others))), False
-    return [seeds.index(seed) for seed in both], [of_others.index(seed) for seed in both], True
+        return list(range(len(seeds))), list(range(len(others))), False
+    return [seeds.index(seed) for seed in both], [others.index(seed) for seed in both], True
 
 
 def differences_of(scores, others, pairs):
@@ -98,7 +96,8 @@ def likelihoods_of(groups, per_role):
             raise ValueError(f"the likelihoods of {name} are of other test lines than those of {first}: measure both "
                              f"on the same lines")
     values = {name: [of_run for _, of_run in of_runs] for name, of_runs in measured.items()}
-    pairs = {name: pair_up(groups[name], groups[first]) for name in values}
+    seeds = {name: [run.seed for run in groups[name]] for name in values}
+    pairs = {name: pair_up(seeds[name], seeds[first]) for name in values}
     return compare_likelihoods(values, selections(items, per_role), pairs)
 
 
@@ -116,9 +115,10 @@ def compare(paths, per_role=False, names=None):
                          "std": deviations_of(runs, chosen), "trainable": runs[0].trainable,
                          "tokens_per_s": statistics.median(speeds) if speeds else None})
             if name != reference:
-                pairs = pair_up(runs, first)
+                pairs = pair_up([run.seed for run in runs], [run.seed for run in first])
                 found = differences_of(scores[name][:, chosen], scores[reference][:, chosen], pairs)
-                differences.append({"method": name, "minus": reference, **where, "n": len(chosen), **found})
+                differences.append({"method": name, "minus": reference, **where, "n": len(chosen),
+                                    "seeds": len(pairs[0]), **found})
     provenance = {name: [run.by for run in runs] for name, runs in groups.items()}
     result = {"rows": rows, "differences": differences, "provenance": provenance}
     if likelihoods := likelihoods_of(groups, per_role):

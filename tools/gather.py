@@ -73,13 +73,15 @@ def about_runs(runs):
 
 def by_role(folders):
     """{"lines": {role: training lines}, "nats": {variant: {role: nats per token as the right role}}}, means over the
-    seeds; None unless all runs read the same lines' likelihood."""
+    seeds that all variants have (or over all of each, if there are none); None unless all runs read the same lines'
+    likelihood."""
     runs = [run for of in folders.values() for run in of]
     if not all((run / "likelihood.jsonl").is_file() for run in runs):
         return None
+    common = set.intersection(*({run.name for run in of} for of in folders.values()))
     nats = {}
     for name, of in folders.items():
-        means = [role_means(run)[0] for run in of]
+        means = [role_means(run)[0] for run in of if run.name in common or not common]
         nats[name] = {role: statistics.mean(each[role] for each in means) for role in means[0]}
     return {"lines": training_lines(runs[0]), "nats": nats}
 

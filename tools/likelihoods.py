@@ -66,7 +66,7 @@ def compare_likelihoods(groups, selections, pairs):
             if name != reference:
                 mine, theirs, paired = pairs[name]
                 others = np.stack(groups[reference])[:, chosen]
-                row = {"method": name, "minus": reference, **where, "n": len(chosen)}
+                row = {"method": name, "minus": reference, **where, "n": len(chosen), "seeds": len(mine)}
                 differences.append(row | {column: difference(values[mine][..., c], others[theirs][..., c], paired)
                                           for c, column in enumerate(COLUMNS)})
     return {"rows": rows, "differences": differences}

@@ -116,9 +116,12 @@ def finished(jobs):
 
 
 def made_with(points):
-    """The versions of torch that made the runs of `finished`, and their GPUs."""
-    runs = [read_run(run) for of_variants in points.values() for of in of_variants.values() for run in of]
-    return ", ".join(sorted({" on ".join(filter(None, (run["torch"], run.get("gpu")))) for run in runs}))
+    """What made the runs of `finished`, as text: each version of torch, "on" its GPU if it had one."""
+    made = set()
+    for run in [run for of_variants in points.values() for of in of_variants.values() for run in of]:
+        config = read_run(run)
+        made.add(config["torch"] + (f" on {config['gpu']}" if config.get("gpu") else ""))
+    return ", ".join(sorted(made))
 
 
 def check_published(path, jobs, only):

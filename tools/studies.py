@@ -51,23 +51,23 @@ class Study:
 REAL = "--config configs/smollm2-135m-en.json"
 CHINESE = "--config configs/qwen2.5-0.5b-zh.json"
 TINY = "--config configs/tiny.json"
-CPU = "--splits role_specific --lambda-start-epoch 0.2 --precision bf16"     # which needs AVX512-BF16 or AMX
+SHORT = "--splits role_specific --lambda-start-epoch 0.2 --precision bf16"   # bf16: on a CPU with AVX512-BF16 or AMX
 LINES = "--likelihood-limit 10000"                                           # every test line's
 BEST = {"lora": "--lr 0.006"}                    # as tiny-lr says; for the others, the 0.0035 of configs/tiny.json
 READ = f"--score-limit 100 {LINES}"                                          # and few answers
 STUDIES = {
     # real models, a few hours of a core a run, or minutes of a GPU
-    "many-roles": Study(f"{REAL} {CPU} {READ} --epochs 1", MANY, (1, 2), shots=(0, 4), page="many-roles",
+    "many-roles": Study(f"{REAL} {SHORT} {READ} --epochs 1", MANY, (1, 2), shots=(0, 4), page="many-roles",
                         question="SmolLM2-135M, 95 roles, few lines each: does sharing help?"),
-    "many-lr": Study(f"{REAL} {CPU} --score-limit 20 {LINES} --epochs 1", ("hycora", "ind-lora"),
+    "many-lr": Study(f"{REAL} {SHORT} --score-limit 20 {LINES} --epochs 1", ("hycora", "ind-lora"),
                      points={lr: f"--lr {lr}" for lr in ("0.001", "0.002")}, page="many-roles",
-                     question="the same at higher learning rates: is one rate fair to both?"),
-    "ten-lr": Study(f"{REAL} {CPU} --role-subset 10 --score-limit 20 {LINES} --epochs 1", ("ind-lora", "hycora"),
-                    points={lr: f"--lr {lr}" for lr in ("0.00025", "0.001", "0.0001")}, page="seeds",
-                    question="ten roles again: is one learning rate fair to both?"),
-    "ten-roles": Study(f"{REAL} {CPU} {READ} --role-subset 10 --epochs 1", TEN, (1, 2, 3), shots=(0, 4), page="seeds",
+                     question="95 roles at higher learning rates: is one rate fair to HyCoRA and to one LoRA per role?"),
+    "ten-roles": Study(f"{REAL} {SHORT} {READ} --role-subset 10 --epochs 1", TEN, (1, 2, 3), shots=(0, 4), page="seeds",
                        question="SmolLM2-135M, ten roles: which differences survive another seed?"),
-    "five-roles-zh": Study(f"{CHINESE} {CPU} {READ} --epochs 1", TEN, (1, 2), shots=(0, 4), page="seeds",
+    "ten-lr": Study(f"{REAL} {SHORT} --role-subset 10 --score-limit 20 {LINES} --epochs 1", ("hycora", "ind-lora"),
+                    points={lr: f"--lr {lr}" for lr in ("0.0001", "0.00025", "0.001")}, page="seeds",
+                    question="ten roles at other learning rates: is one rate fair to HyCoRA and to one LoRA per role?"),
+    "five-roles-zh": Study(f"{CHINESE} {SHORT} {READ} --epochs 1", TEN, (1, 2), shots=(0, 4), page="seeds",
                            question="Qwen2.5-Coder-0.5B, the Chinese roles: the same"),
 
     # the small world

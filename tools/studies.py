@@ -65,7 +65,7 @@ STUDIES = {
     "ten-roles": Study(f"{REAL} {SHORT} {READ} --role-subset 10 --epochs 1", TEN, (1, 2, 3), shots=(0, 4), page="seeds",
                        question="SmolLM2-135M, ten roles: which differences survive another seed?"),
     "ten-lr": Study(f"{REAL} {SHORT} --role-subset 10 --score-limit 20 {LINES} --epochs 1", ("hycora", "ind-lora"),
-                    points={lr: f"--lr {lr}" for lr in ("0.0001", "0.00025", "0.001")}, page="seeds",
+                    points={lr: f"--lr {lr}" for lr in ("0.00025", "0.001")}, page="seeds",
                     question="ten roles at other learning rates: is one rate fair to HyCoRA and to one LoRA per role?"),
     "five-roles-zh": Study(f"{CHINESE} {SHORT} {READ} --epochs 1", TEN, (1, 2), shots=(0, 4), page="seeds",
                            question="Qwen2.5-Coder-0.5B, the Chinese roles: the same"),

@@ -23,8 +23,8 @@ from torch.utils.checkpoint import checkpoint
 from files import checkpoint_tensors, fetch_model, read_json, reading
 from model_config import MODEL_NUMBERS, ModelConfig
 
-# cuDNN's attention, which torch prefers on an H100, plans anew for each shape of a batch, in up to a second, and batches
-# here seldom share one. This holds for the whole process.
+# cuDNN's attention, which torch prefers on an H100, plans anew for each shape of a batch, in up to a second, and
+# batches here seldom share one. This holds for the whole process.
 torch.backends.cuda.enable_cudnn_sdp(False)
 
 CHATGLM_NAMES = {"transformer.embedding.word_embeddings": "model.embed_tokens", "transformer.output_layer": "lm_head",

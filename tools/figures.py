@@ -13,13 +13,14 @@ from pathlib import Path
 from files import parse_json, write_text
 from tools.curves import curves
 from tools.diagrams import batch, sharing
-from tools.plots import parameters, voice_and_fact
+from tools.plots import nats_differences, parameters, voice_and_fact
 from tools.similarity import similarity
 from tools.source import ROOT
 from tools.svg import Svg
 
 FOLDER = ROOT / "docs/figures"
 STUDY = ROOT / "results/tiny.json"
+REAL = {"ten-roles": "English, 10 roles", "many-roles": "English, 95 roles", "five-roles-zh": "Chinese, 5 roles"}
 CURVES = {                              # studies with several points: parts of the test lines, what the points are
     "tiny-lr": ([("general", "all"), ("role_specific", "own")], "learning rate"),
     "tiny-rank": ([("general", "all"), ("role_specific", "own")], "rank"),
@@ -99,6 +100,15 @@ def similarity_icon(svg, x, y, cells=4, size=22):
             svg.box(x + (j - 1.5) * size, y + (i - 1.5) * size, size, size, sign, size=12)
 
 
+def real_models():
+    """Nats per token of every method on real models, minus HyCoRA's."""
+    points = {}
+    for study, title in REAL.items():
+        path = STUDY.with_name(f"{study}.json")
+        points[title] = parse_json(path.read_bytes(), path)["points"]["all"]
+    return nats_differences(points)
+
+
 def curves_of_studies():
     """{name: figure} of the studies with several points that have been run."""
     figures = {}
@@ -116,7 +126,7 @@ def main():
     parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args()
     with one_line_errors("tools.figures"):
-        figures = {draw.__name__: draw() for draw in (architecture, sharing, batch, parameters)}
+        figures = {draw.__name__.replace("_", "-"): draw() for draw in (architecture, sharing, batch, parameters, real_models)}
         if args.run:
             figures["similarity"] = similarity(args.run)
         study = parse_json(STUDY.read_bytes(), STUDY)

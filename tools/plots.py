@@ -127,6 +127,36 @@ def mark(axes, row, metric, y, hollow=False):
         axes.svg.text(x - reach - 6, y, text, 12, anchor="end")
 
 
+def nats_differences(points):
+    """How much worse than HyCoRA every trained method is, in nats per token with 95 % intervals; a panel for each of
+    {title: point of results/STUDY.json}."""
+    panels = {}
+    for title, point in points.items():
+        whole = [d for d in point["likelihood"]["differences"] if d["kind"] == d["role"] == "all"]
+        panels[title] = {d["method"]: d["right"] for d in whole if not d["method"].startswith("backbone")}
+    methods = list(dict.fromkeys(method for of_methods in panels.values() for method in of_methods))
+    ends = [end for of_methods in panels.values() for d in of_methods.values() for end in d["interval"]]
+    reach = 1.1 * max(map(abs, ends))
+
+    height = 34 * len(methods)
+    svg = Svg(830, height + 150, "Nats per token of every method minus those of HyCoRA, with 95 % intervals.")
+    width = 600 / len(panels)
+    for i, (title, of_methods) in enumerate(panels.items()):
+        axes = Axes(svg, (215 + width * i, 50, width - 25, height), (-reach, reach), (len(methods), 0))
+        axes.draw({-0.05: "-0.05", 0: "0", 0.05: "0.05"}, {}, "nats, minus HyCoRA's", "")
+        svg.text(axes.left + axes.width / 2, 25, title, weight="600")
+        svg.path(axes.at(0, 0), axes.at(0, len(methods)), arrow=False, dashed=True)
+        for n, method in enumerate(methods):
+            if i == 0:
+                svg.text(200, axes.at(0, n + 0.5)[1], method, anchor="end")
+            if method in of_methods:
+                found = of_methods[method]
+                svg.curve([axes.at(end, n + 0.5) for end in found["interval"]], kind_of(method))
+                svg.dot(*axes.at(found["difference"], n + 0.5), kind_of(method))
+    svg.legend(66, height + 132, ("shared", "role", "generated"))
+    return svg
+
+
 def seeds_of(rows):
     """"one seed", "mean ± deviation of 5 seeds", or of "1 to 5" where methods differ."""
     seeds = sorted({row["seeds"] for row in rows})

@@ -126,7 +126,8 @@ def main():
     parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args()
     with one_line_errors("tools.figures"):
-        figures = {draw.__name__.replace("_", "-"): draw() for draw in (architecture, sharing, batch, parameters, real_models)}
+        draws = (architecture, sharing, batch, parameters, real_models)
+        figures = {draw.__name__.replace("_", "-"): draw() for draw in draws}
         if args.run:
             figures["similarity"] = similarity(args.run)
         study = parse_json(STUDY.read_bytes(), STUDY)

@@ -78,10 +78,10 @@ def differences_of(scores, others, pairs):
     return found
 
 
-def likelihoods_of(groups, per_role):
+def likelihoods_of(groups, per_role, pairs):
     """`compare_likelihoods` of the methods of which every run has likelihoods; None where the first one has not.
 
-    ValueError unless they are of the same lines.
+    pairs: {method: `pair_up` with the first}. ValueError unless they are of the same lines.
     """
     measured = {}
     for name, runs in groups.items():
@@ -96,8 +96,6 @@ def likelihoods_of(groups, per_role):
             raise ValueError(f"the likelihoods of {name} are of other test lines than those of {first}: measure both "
                              f"on the same lines")
     values = {name: [of_run for _, of_run in of_runs] for name, of_runs in measured.items()}
-    seeds = {name: [run.seed for run in groups[name]] for name in values}
-    pairs = {name: pair_up(seeds[name], seeds[first]) for name in values}
     return compare_likelihoods(values, selections(items, per_role), pairs)
 
 
@@ -106,6 +104,8 @@ def compare(paths, per_role=False, names=None):
     "likelihood", {"rows", "differences"} in nats, where it was measured. names: as for `grouped`."""
     groups, rows, differences = grouped(paths, names), [], []
     (reference, first), *_ = groups.items()
+    seeds = {name: [run.seed for run in runs] for name, runs in groups.items()}
+    pairs = {name: pair_up(of_method, seeds[reference]) for name, of_method in seeds.items()}
     scores = {name: np.stack([r.scores for r in runs]) for name, runs in groups.items()}    # (seeds, items, metrics)
     for where, chosen in selections(first[0].items, per_role):
         for name, runs in groups.items():
@@ -115,13 +115,12 @@ def compare(paths, per_role=False, names=None):
                          "std": deviations_of(runs, chosen), "trainable": runs[0].trainable,
                          "tokens_per_s": statistics.median(speeds) if speeds else None})
             if name != reference:
-                pairs = pair_up([run.seed for run in runs], [run.seed for run in first])
-                found = differences_of(scores[name][:, chosen], scores[reference][:, chosen], pairs)
+                found = differences_of(scores[name][:, chosen], scores[reference][:, chosen], pairs[name])
                 differences.append({"method": name, "minus": reference, **where, "n": len(chosen),
-                                    "seeds": len(pairs[0]), **found})
+                                    "seeds": len(pairs[name][0]), **found})
     provenance = {name: [run.by for run in runs] for name, runs in groups.items()}
     result = {"rows": rows, "differences": differences, "provenance": provenance}
-    if likelihoods := likelihoods_of(groups, per_role):
+    if likelihoods := likelihoods_of(groups, per_role, pairs):
         result["likelihood"] = likelihoods
     return result
 

@@ -30,6 +30,7 @@ METHODS = {                             # source of A, source of B
     "neeko": ("gated", "gated"),
     "rsp-a-rsp-b": ("hyper", "hyper"),
     "mrs-a-rsp-b": ("shared", "hyper"),
+    "ind-a-mrs-b": ("role", "shared"),  # not the paper's: what does generating A add to sharing B?
 }
 
 GATE_INPUT_DIM = 1024                   # width of the fixed role vectors that Neeko's gates read

@@ -23,10 +23,11 @@ VARIANTS |= {
 }
 ALL = (*METHODS, "hycora w/o HCL")
 THREE = ("hycora", "lora", "hycora w/o HCL")
-FEW = ("hycora", "lora", "ind-lora")
+FEW = ("hycora", "lora", "ind-lora", "ind-a-mrs-b")
 HALVES = ("hycora", "mrs-a-rsp-b", "rsp-a-rsp-b")
 MANY = ("hycora", "ind-lora", "hycora w/o HCL", "lora", "lora name only")
-TEN = ("hycora", "hycora w/o HCL", "lora", "lora name only", "ind-lora", "mrs-a-rsp-b", "hycora + role in prompt")
+TEN = ("hycora", "hycora w/o HCL", "lora", "lora name only", "ind-lora", "mrs-a-rsp-b", "ind-a-mrs-b",
+       "hycora + role in prompt")
 HCL = ("hycora w/o HCL", "hycora", *(name for name in VARIANTS if name.startswith("HCL")))
 
 

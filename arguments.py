@@ -4,6 +4,7 @@ from console import Parser, one_line
 import argparse
 import difflib
 import inspect
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -43,6 +44,8 @@ def convert(value, kind):
     # one of a few words
     if get_args(kind) and value not in get_args(kind):
         raise ValueError(f"choose {', '.join(get_args(kind))}")
+    if kind is str and isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)                     # role_subset's names
     return kind(value) if kind in (str, float) else value
 
 

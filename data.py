@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from files import fetch, local_path, parse_json, read_jsonl
+from files import fetch, local_path, read_json, read_jsonl
 from selection import hold_out, is_texts, look_alikes, role_id, subsample
 
 SPLITS = ("general", "role_specific")
@@ -196,7 +196,7 @@ def load_profiles(root, language="all"):
     for path in paths:
         if not path.is_file():
             continue
-        for role, text in parse_json(path.read_bytes(), path).items():
+        for role, text in read_json(path).items():
             if not isinstance(text, str):
                 raise ValueError(f"{path}: the description of {role} is not text")
             profiles[role] = text

@@ -8,6 +8,7 @@ A prediction is a line of predictions.jsonl: a test question, its references, th
 """
 from console import Parser, counted, one_line_errors
 
+import itertools
 import sys
 from contextlib import nullcontext
 from dataclasses import fields
@@ -171,29 +172,26 @@ def check_prediction(prediction, place):
         raise ValueError(f'{place}: "facts" has to be a list of texts')
 
 
-def place_in_run(run, suffix, scores, roles):
-    """(scores, their `score_paths`) in a run folder. They replace scores made in the same way, whose further measures
-    they keep, unless those are of a role that is not in `roles`, as it has been renamed; scores of other data or
-    decoding stay, and these get files of their own."""
-    n = 1
-    while True:
+def place_in_run(run, suffix, made_by, roles):
+    """({measures to keep}, `score_paths`) for new scores in a run folder; made_by: their data and decoding.
+
+    They replace scores made in the same way, and keep what only those measured, unless that is of a role that is not in
+    `roles`, as it has been renamed. Scores made in another way stay, and the new ones get files beside them.
+    """
+    for n in itertools.count(1):
         paths = score_paths(run, suffix + (f"-{n}" if n > 1 else ""))
         if not paths[0].is_file():
-            break
+            return {}, paths
 
-        # scores made in the same way are replaced, but for what only they measured
         old = read_json(paths[0], "the scores of a run")
-        if old.get("data") == scores["data"] and old.get("decoding") == scores["decoding"]:
-            kept = {key: old[key] for key in MEASURES if key in old}
-            with reading(paths[0], "the scores of a run"):
-                other_measures(kept)                     # fails here, before new answers are written
-                scored = {role for split in old["splits"].values() for role in split["roles"]}
-            scores = kept | scores if scored <= set(roles) else scores
-            break
+        if any(old.get(key) != value for key, value in made_by.items()):
+            continue
 
-        # others stay, and the next name is tried
-        n += 1
-    return scores, paths
+        kept = {key: old[key] for key in MEASURES if key in old}
+        with reading(paths[0], "the scores of a run"):
+            other_measures(kept)                         # fails here, before new answers are written
+            scored = {role for split in old["splits"].values() for role in split["roles"]}
+        return (kept if scored <= set(roles) else {}), paths
 
 
 # ---------------------------------------------------------------------------------------------------------- command
@@ -208,6 +206,8 @@ def check_arguments(args):
         raise ValueError("--swap-roles is about a run's roles: the untouched --backbone has none")
     if args.run and args.shots and not args.backbone:
         raise ValueError("--shots puts examples into the prompt of the untouched --backbone: runs were not trained so")
+    if args.likelihood_limit and not args.likelihood:
+        raise ValueError("--likelihood-limit says how many lines --likelihood reads: give both")
     if args.batch_size < 1 or min(args.limit, args.likelihood_limit, args.shots) < 0:
         raise ValueError("--batch-size has to be positive, and --limit, --likelihood-limit and --shots 0 or more")
     if args.out and Path(args.out).suffix == ".jsonl":
@@ -252,8 +252,7 @@ def training_shots(config, n):
 
 
 def where_to_write(args, config, decoding):
-    """({measures that are kept}, [paths]) of the scores of a run; no path for a part of the test: it is only printed.
-    """
+    """({measures to keep}, [paths]) of the scores of a run; no path for a part of the test: it is only printed."""
     if args.out:
         out = Path(args.out)
         paths = [out, out.with_suffix(".jsonl")]

@@ -164,19 +164,14 @@ def read_json(path, expected="a JSON object", numbers=None):
 
 
 def parse_json(text, place, expected="a JSON object"):
-    """The dict in a text or in UTF-8 bytes; FileError names its place."""
+    """The dict in UTF-8 bytes; FileError names its place."""
     with reading(place, expected):
         record = json.loads(text.rstrip(), parse_constant=refuse_constant)
         if not isinstance(record, dict):
             raise ValueError(f"a JSON object is expected, this is {type(record).__name__}")
-        if b"\\ud" in as_bytes(text).lower():            # a lone surrogate, which could not be written back
+        if b"\\ud" in text.lower():                     # a lone surrogate, which could not be written back
             json.dumps(record, ensure_ascii=False).encode("utf8")
     return record
-
-
-def as_bytes(text):
-    """A text in UTF-8."""
-    return text if isinstance(text, bytes) else text.encode("utf8")
 
 
 def refuse_constant(name):

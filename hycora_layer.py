@@ -136,9 +136,11 @@ class ActiveRoles:
     role_ids: (B,) ids in any mixture, or (B, num_roles) weights that blend roles, for each row.
     roles: the R distinct ones, (R,) or (R, num_roles); row_to_role: (B, R) one-hot, which of them each row uses.
     """
-    def __init__(self, role_ids, device):
-        # on the host: no step waits for R
+    def __init__(self, role_ids, num_roles, device):
+        # on the host: no step waits for R; `unique` sorts ids
         roles, index = torch.as_tensor(role_ids).cpu().unique(return_inverse=True, dim=0)
+        if not roles.is_floating_point() and not 0 <= roles[0] <= roles[-1] < num_roles:
+            raise ValueError(f"role ids {roles.tolist()}: the model has {num_roles} roles, from 0")
         self.roles = roles.to(device, non_blocking=True)
         self.row_to_role = F.one_hot(index).to(device, non_blocking=True)
 
@@ -255,7 +257,7 @@ class HyperModel(nn.Module):
 
         device = self.backbone.device
         dtype = self.backbone.dtype
-        active = ActiveRoles(role_ids, device)
+        active = ActiveRoles(role_ids, self.config.num_roles, device)
         try:
             with torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16)):
                 generated = {} if self.hyper is None else self.hyper(active.roles)

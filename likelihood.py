@@ -36,7 +36,7 @@ def reference_nll(model, tokenizer, config, samples, batch_size=32, backbone=Fal
     context = model.backbone.config.max_positions
     examples, _, _ = encode_examples(samples, config["roles"], tokenizer, context, profiles)
     examples.sort(key=lambda example: len(example.ids))                  # similar lengths limit padding
-    longest = max([len(example.ids) for example in examples], default=0)
+    longest = max([len(example.ids) for example in examples], default=1)
     batch_size = rows_that_fit(model.backbone, longest, 0, batch_size)
     weights = mean_roles(samples, config["roles"]) if zero else None
 

@@ -89,18 +89,19 @@ class LayerCache:
 
 
 def attend(q, k, v, mask=None):
-    """Softmax attention of q (B, nh, T, hs) over k, v (B, nkv, S, hs); causal without a mask. Returns (B, nh, T, hs).
+    """Softmax attention of q (B, nh, T, hs) over k, v (B, nkv, S, hs): causal, or of one new token, T = 1, with a mask.
+    Returns (B, nh, T, hs).
 
     One new token's query heads become the queries of the key head they share: no kernel then has to copy k and v.
     """
-    B, nh, T, hs = q.shape
-    if T == 1 and mask is not None:
+    B, nh, _, hs = q.shape
+    if mask is not None:
         q = q.reshape(B, k.size(1), -1, hs)                              # (B, nkv, nh / nkv, hs)
         return F.scaled_dot_product_attention(q, k, v, mask).reshape(B, nh, 1, hs)
     if slow_in_bf16(q):
         with torch.autocast("cpu", enabled=False):                       # (which would cast to bf16 again)
-            return attend(q.float(), k.float(), v.float(), mask).to(q.dtype)
-    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=nh != k.size(1))
+            return attend(q.float(), k.float(), v.float()).to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=nh != k.size(1))
 
 
 def slow_in_bf16(q):

@@ -28,6 +28,10 @@ def read_arguments(argv):
         values = {key: saved[key] for key in KEYS} | values
     cfg = resolve(Config(**values))
     if cfg.device.startswith("cuda") and world()[1] > 1:
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        if here > (gpus := torch.cuda.device_count()):
+            raise ValueError(f"torchrun started {here} processes here, for {counted(gpus, 'GPU')}: lower "
+                             f"--nproc_per_node")
         cfg = dataclasses.replace(cfg, device=pick_device(f"cuda:{os.environ['LOCAL_RANK']}"))
         torch.cuda.set_device(cfg.device)
     return cfg, resume

@@ -202,13 +202,19 @@ class Tokenizer:
         for earlier_question, answer in history:
             turns += [("user", earlier_question), ("assistant", answer)]
         turns.append(("user", question))
-        try:
-            text = self.render([("system", persona), *turns] if persona else turns, add_generation_prompt=True)
-        except TemplateError as e:
-            if not persona:
-                raise ValueError(f"the model's chat template refuses this conversation: {e}") from None
-            turns[0] = ("user", f"{persona}\n\n{turns[0][1]}")
-            text = self.render(turns, add_generation_prompt=True)
+        conversations = [turns]
+        if persona:
+            (_, first), *rest = turns
+            conversations = [[("system", persona), *turns], [("user", f"{persona}\n\n{first}"), *rest]]
+
+        for conversation in conversations:
+            try:
+                text = self.render(conversation, add_generation_prompt=True)
+                break
+            except TemplateError as e:
+                refusal = e
+        else:
+            raise ValueError(f"the model's chat template refuses this conversation: {refusal}")
 
         # template and typed text as one text, as other engines encode it, but cut where typed text is unsafe
         ids = list(self.inner.prefix_ids)

@@ -29,11 +29,12 @@ from tqdm import tqdm
 
 from arguments import LONGER
 from batches import Steps
-from checkpoint import MetricsLog, build, lengthen, load_checkpoint, read_run, reserved, rng_state, save_checkpoint
+from checkpoint import build, lengthen, load_checkpoint, read_run, reserved, rng_state, save_checkpoint
 from eval import evaluate_before_after
 from likelihood import lines_to_read
 from losses import hyper_contrastive_loss, lambda_at, pool_response, response_cross_entropy, total_loss
 from memory import GIB
+from metrics_log import MetricsLog
 from prepare import encode, load_data, read_arguments, run_folder
 from processes import any_process, gather, join, leave, sum_over_processes, world
 from report import describe_model
@@ -266,10 +267,10 @@ def main():
         with one_line_errors("train.py"):                  # in the loop, Ctrl-C ends with a checkpoint instead
             join()
             run_training(sys.argv[1:])
-    except SystemExit:
-        if world()[0] == 0:
+    except SystemExit as stop:
+        if world()[0] == 0 or "out of memory" in str(stop.code):
             raise
-        sys.exit(1)                                        # the first process has printed why
+        sys.exit(1)                    # bad input is the same for every process, and the first has printed what it is
 
 
 if __name__ == "__main__":

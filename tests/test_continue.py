@@ -57,6 +57,14 @@ def test_a_length_that_cannot_be_is_refused_and_the_run_stays_as_it_is(finished,
     assert (finished / "config.json").read_bytes() == before and (finished / "adapter.safetensors").is_file()
 
 
+def test_a_run_of_a_version_without_a_key_has_its_default(finished):
+    config = json.loads((finished / "config.json").read_text())
+    del config["epochs"]
+    (finished / "config.json").write_text(json.dumps(config))
+    train.run_training(["--resume", str(finished), "--max-steps", "5"])
+    assert read_run(finished)["lengthened"] == [{"step": 4, "epochs": 3.0, "max_steps": 4}]
+
+
 def test_an_unfinished_run_can_be_tried(finished, capsys):
     expected = load_file(finished / "adapter.safetensors")
     (finished / "adapter.safetensors").unlink()

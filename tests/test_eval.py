@@ -82,24 +82,25 @@ def test_evaluate_says_what_made_it_and_what_it_found():
 
 def test_scores_of_another_kind_go_beside_and_of_the_same_kind_keep_what_they_lack(tmp_path):
     a, b = {"data": "d", "decoding": {"seed": 1}}, {"data": "d", "decoding": {"seed": 2}}
-    def place(scores, roles=("Ann", "Bob")):
-        scores, paths = place_in_run(tmp_path, "", scores, roles)
-        return scores, *paths
+    def place(made_by, roles=("Ann", "Bob")):
+        kept, paths = place_in_run(tmp_path, "", made_by, roles)
+        return kept, *paths
 
-    scores, path, lines, read = place(a | {"splits": 1})
-    assert (path.name, lines.name, read.name) == ("scores.json", "predictions.jsonl", "likelihood.jsonl")
+    kept, path, lines, read = place(a)
+    assert kept == {} and (path.name, lines.name, read.name) == ("scores.json", "predictions.jsonl", "likelihood.jsonl")
     swap = {"right": {"rougeL": 1.0}, "wrong": {"rougeL": 0.5}}
     path.write_text(json.dumps(a | {"splits": {"general": {"roles": {"Ann": {}}}}, "swap": swap}))
-    scores, path, *_ = place(a | {"splits": 1})
-    assert path.name == "scores.json" and scores == a | {"splits": 1, "swap": swap}
-    scores, path, *_ = place(a | {"splits": 1}, ("Anna", "Bob"))                         # Ann was renamed: that was another's
-    assert path.name == "scores.json" and scores == a | {"splits": 1}
-    _, path, lines, read = place(b | {"splits": 1})
+    kept, path, *_ = place(a)
+    assert path.name == "scores.json" and kept == {"swap": swap}
+    kept, path, *_ = place(a, ("Anna", "Bob"))                                           # Ann was renamed: that was another's
+    assert path.name == "scores.json" and kept == {}
+    kept, path, lines, read = place(b)
     assert (path.name, lines.name, read.name) == ("scores-2.json", "predictions-2.jsonl", "likelihood-2.jsonl")
 
 
 @pytest.mark.parametrize("args, message", [
     (["--run", "r", "--predictions", "p"], "either --run"), ([], "either --run"), (["--run", "r", "--backbone", "--swap-roles"], "the untouched --backbone has none"),
+    (["--run", "r", "--likelihood-limit", "2"], "give both"),
     (["--run", "r", "--shots", "2"], "of the untouched --backbone"), (["--run", "r", "--backbone", "--shots", "-1"], "0 or more"),
     (["--run", "r", "--out", "x.jsonl"], "FILE.json"), (["--run", "r", "--batch-size", "0"], "--batch-size"), (["--run", "r", "--limit", "-1"], "--limit"),
     (["--run", "tiny", "--device", "gpu"], "not a run folder")])

@@ -14,7 +14,7 @@ FLOORS = [["console"],
           ["arguments"],
           ["checkpoint", "likelihood", "memory"],
           ["eval", "chat"],
-          ["watch", "prepare"],
+          ["watch", "prepare", "metrics_log"],
           ["train"]]                                                     # a module imports only from the floors below its own
 MODULES = [name for floor in FLOORS for name in floor]
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("[a-z]*.py"))

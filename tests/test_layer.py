@@ -24,7 +24,8 @@ def hyper_model(method, backbone=None, **changes):
 def test_methods_and_sizes_are_the_papers_and_the_authors():
     """The paper's methods, by the sources of A and B; the sizes of the authors' code for 7B backbones, in both places where they stand."""
     assert METHODS == {"hycora": ("hyper", "shared"), "lora": ("shared", "shared"), "ind-lora": ("role", "role"), "neeko": ("gated", "gated"),
-                       "rsp-a-rsp-b": ("hyper", "hyper"), "mrs-a-rsp-b": ("shared", "hyper")}
+                       "rsp-a-rsp-b": ("hyper", "hyper"), "mrs-a-rsp-b": ("shared", "hyper"),
+                       "ind-a-mrs-b": ("role", "shared")}                # the last is ours
     config = AdapterConfig()
     assert dataclasses.asdict(config) == dict(method="hycora", num_roles=1, rank=8, alpha=32.0, adapter_dropout=0.1, target_modules=(), role_dim=128,
                                               layer_dim=128, hidden_dim=512, num_blocks=2, head_rank=32, norm_input=True, norm_output=True)
@@ -285,13 +286,20 @@ def test_unknown_method_and_target():
     assert set(hyper_model("lora", target_modules=("q_proj", "v_proj")).adapted) == {"q_proj", "v_proj"}
 
 
+@pytest.mark.parametrize("role_ids", [[0, -1], [1, 4]])
+def test_a_role_that_is_not_there_is_named(role_ids):
+    """An index of -1 would have been the last role."""
+    with pytest.raises(ValueError, match=f"role ids .*{max(role_ids, key=lambda i: abs(i - 1.5))}.*has 4 roles"):
+        hyper_model("hycora")(torch.zeros(2, 3, dtype=torch.long), torch.tensor(role_ids))
+
+
 def test_a_line_in_the_table_is_a_method(monkeypatch, tmp_path):
-    """The README's recipe: an A of each role's own beside a shared B, without a hyper-network."""
-    monkeypatch.setitem(METHODS, "own-a", ("role", "shared"))
-    test_mixed_batch_equals_role_by_role_in_training("own-a")
-    test_a_blend_of_roles_uses_the_blended_embeddings("own-a")
-    test_who_gets_a_gradient_when("own-a")
-    test_saved_keys_are_the_trainable_set_and_come_back("own-a", tmp_path)
+    """The README's recipe: a B of each role's own beside a shared A, without a hyper-network."""
+    monkeypatch.setitem(METHODS, "mrs-a-ind-b", ("shared", "role"))
+    test_mixed_batch_equals_role_by_role_in_training("mrs-a-ind-b")
+    test_a_blend_of_roles_uses_the_blended_embeddings("mrs-a-ind-b")
+    test_who_gets_a_gradient_when("mrs-a-ind-b")
+    test_saved_keys_are_the_trainable_set_and_come_back("mrs-a-ind-b", tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -76,6 +76,10 @@ def test_a_template_that_refuses_system_turns_gets_the_persona_in_the_first_ques
     refusing = Tokenizer(with_template(tmp_path / "refusing", "chatml", "{% if messages | length == 1 %}{{ raise_exception('too short') }}{% endif %}"))
     with pytest.raises(ValueError, match="refuses this conversation: too short"):
         refusing.prompt("Who?")
+    (tmp_path / "strict").mkdir()
+    strict = Tokenizer(with_template(tmp_path / "strict", "chatml", "{% if messages | length > 3 %}{{ raise_exception('too long') }}{% endif %}" + text))
+    with pytest.raises(ValueError, match="refuses this conversation: too long"):
+        strict.prompt("And?", "You are X.", TURNS)
 
 
 def test_a_broken_template_is_one_clear_line(tmp_path):

@@ -60,7 +60,8 @@ def test_the_formulas_of_the_docstring():
     head_a, head_b = ([k * (d_h + 1) + (k + 1) * r * s[j] for s in shapes] for j in (0, 1))
     expected = {"lora": lora, "ind-lora": R * lora, "neeko": R * lora + L * R * 1024,
                 "hycora": E + sum(head_a) + sum(n * r * o for _, o in shapes) + P, "rsp-a-rsp-b": E + sum(head_a + head_b) + P,
-                "mrs-a-rsp-b": E + sum(head_b) + sum(n * r * i for i, _ in shapes) + P}
+                "mrs-a-rsp-b": E + sum(head_b) + sum(n * r * i for i, _ in shapes) + P,
+                "ind-a-mrs-b": sum(n * r * (R * i + o) for i, o in shapes)}
     dims = dict(num_roles=R, rank=r, head_rank=k, role_dim=d_c, layer_dim=d_l, hidden_dim=d_h, num_blocks=N)
     assert {m: count(config, AdapterConfig(method=m, **dims))[0] for m in METHODS} == expected
 
@@ -155,7 +156,7 @@ def test_compare_counts_facts_and_keeps_kinds_apart(tmp_path):
     assert "fact" not in rows["a", "general", "all"] and rows["a", "role_specific", "all"]["fact"] == 50
     assert rows["a", "role_specific", "own"]["fact"] == 100 and rows["a", "role_specific", "town"]["fact"] == 0
     (town,) = [d for d in result["differences"] if d["kind"] == "town"]
-    assert town["fact"] == {"difference": 100, "interval": (100, 100)} and town["rougeL"]["difference"] == 0
+    assert town["fact"] == {"difference": 100, "interval": [100, 100]} and town["rougeL"]["difference"] == 0
 
     scores, differences = tables(result)
     assert "kind" in scores[0] and "fact" in scores[0] and "+50.00" in render_table(differences)

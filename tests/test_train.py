@@ -35,6 +35,7 @@ from hycora_layer import METHODS, AdapterConfig
 from losses import hyper_contrastive_loss
 from model import ModelConfig
 from prepare import read_arguments
+from selection import split_names
 from tools.params import count
 
 SMALL = ["--role-dim", "8", "--layer-dim", "8", "--hidden-dim", "16", "--head-rank", "4", "--rank", "2", "--batch-size", "4",
@@ -257,8 +258,10 @@ def test_a_size_is_one_to_a_million():
 
 def test_command_line_wins_over_file_wins_over_default(tmp_path):
     path = tmp_path / "c.json"
-    path.write_text('{"model": "m", "data": "d", "rank": 2, "lr": 1, "target_modules": ["q_proj"], "role_in_prompt": null}')
+    path.write_text('{"model": "m", "data": "d", "rank": 2, "lr": 1, "target_modules": ["q_proj"], "role_in_prompt": null, '
+                    '"role_subset": ["Anne, Queen", "2"]}')
     cfg, _ = read_arguments(["--config", str(path), "--rank", "3", "--norm-input", "false", "--compile"])
+    assert split_names(cfg.role_subset) == ["Anne, Queen", "2"]
     assert (cfg.rank, cfg.lr, cfg.alpha, cfg.target_modules, cfg.norm_input, cfg.compile) == (3, 1.0, 32.0, ("q_proj",), False, True)
     assert read_arguments(["--config", str(path), "--target-modules", "a, b"])[0].target_modules == ("a", "b")
     in_prompt = {m: resolve(Config(method=m)).role_in_prompt for m in METHODS}

@@ -17,7 +17,6 @@ of the town's that it was taught, 4 and 4 % of what only others were taught, 0 a
 threads.
 """
 import argparse
-import json
 import random
 import sys
 from pathlib import Path
@@ -25,11 +24,13 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as BPE
 
-from data import persona_of
+from data import FOLDERS, PROFILES, persona_of
+from files import write_json, write_jsonl
 from tiny import world
 from tiny.facts import aspects_of, bay_of, cast_words, common, language_lines, talk_of
 from tiny.pretrain import WORDING, write_backbone
 from tiny.voices import new_word
+from tokenizer import TEMPLATES
 
 HERE = Path(__file__).parent
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -38,24 +39,20 @@ CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_
           "num_key_value_heads": 3, "head_dim": 32, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
           "rope_theta": 10000.0, "tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False,
           "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0, "torch_dtype": "bfloat16"}
-CHAT_TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-                 "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
-FOLDERS = {"en": "rolebench-eng/instruction-generalization", "zh": "rolebench-zh"}
-PROFILES = {"en": "profiles-eng", "zh": "profiles-zh"}
 
 
 def write_data(folder):
     """Writes RoleBench's layout and the profiles; the same bytes every time."""
     for language in ("en", "zh"):
         for (split, part), lines in language_lines(language).items():
-            path = folder / FOLDERS[language] / split / f"{part}.jsonl"
+            path = folder / FOLDERS[language].format("instruction") / split / f"{part}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf8")
+            write_jsonl(path, lines)
 
-        path = folder / PROFILES[language] / "desc.json"
+        path = folder / PROFILES[language]
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = {name: role["description"] for name, role in world.ROLES.items() if role["language"] == language}
-        path.write_text(json.dumps(text, ensure_ascii=False, indent=1) + "\n", "utf8")
+        write_json(path, {name: role["description"] for name, role in world.ROLES.items()
+                          if role["language"] == language})
 
 
 def tokenizer_text():
@@ -87,9 +84,9 @@ def write_tokenizer(folder):
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
     bpe.save(str(folder / "tokenizer.json"))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": SPECIAL[0], "pad_token": SPECIAL[0],
-                "eos_token": SPECIAL[2], "chat_template": CHAT_TEMPLATE, "clean_up_tokenization_spaces": False}
+                "eos_token": SPECIAL[2], "chat_template": TEMPLATES["chatml"], "clean_up_tokenization_spaces": False}
     for name, value in (("tokenizer_config", settings), ("config", CONFIG)):
-        (folder / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n", "utf8")
+        write_json(folder / f"{name}.json", value)
 
 
 def main(argv=None):

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 from data import persona_of
+from files import write_tensors
 from model import ModelConfig, Transformer
 from tiny import world
 from tiny.facts import aspects_of, bay_of, cast_words, common, talk_of
@@ -269,7 +269,5 @@ def write_backbone(folder, config, steps, init=None, rows=16, peak=1e-3, save_ev
 
 def save(model, folder):
     """Writes the weights in bf16."""
-    state = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()
-             if name != "lm_head.weight"}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "model.safetensors").chmod(0o644)                          # safetensors makes it private
+    state = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    write_tensors(folder / "model.safetensors", state)

@@ -21,9 +21,8 @@ import statistics
 
 import numpy as np
 
-from metrics import bootstrap_difference
 from tools.compare_tables import paper_table, tables
-from tools.likelihoods import compare_likelihoods
+from tools.likelihoods import compare_likelihoods, difference
 from tools.scored_runs import TITLES, grouped
 
 
@@ -65,17 +64,12 @@ def pair_up(seeds, others):
 
 
 def differences_of(scores, others, pairs):
-    """{metric: {"difference", "interval"}} of the scores (seeds, items, metrics) of two methods; pairs: `pair_up`."""
+    """{metric: `difference`} of the scores (seeds, items, metrics) of two methods; pairs: `pair_up`."""
     mine, theirs, paired = pairs
-    scores = scores[mine]
-    others = others[theirs]
     found = {}
-    for metric, mean in means_of(scores.mean(0) - others.mean(0)).items():
-        column = list(TITLES).index(metric)
-        known = ~np.isnan(scores[0, :, column])
-        interval = bootstrap_difference(scores[:, known, column], others[:, known, column], same_seeds=paired)
-        found[metric] = {"difference": mean, "interval": tuple(interval)}
-    return found
+    for column, metric in enumerate(TITLES):
+        found[metric] = difference(scores[mine][..., column], others[theirs][..., column], paired)
+    return {metric: of_metric for metric, of_metric in found.items() if of_metric}
 
 
 def likelihoods_of(groups, per_role, pairs):

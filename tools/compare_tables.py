@@ -1,6 +1,6 @@
 """The results of tools.compare as tables: its own, and in the shape of the paper's."""
 from metrics import METRICS
-from tools.likelihoods import likelihood_tables
+from tools.likelihoods import change, likelihood_tables
 from tools.scored_runs import TITLES
 
 FEW_ITEMS = 30                          # a bootstrap of fewer is overconfident: no *
@@ -21,14 +21,6 @@ def tables(result):
             return "-"
         return f"{r[metric]:.2f}" + (f" ± {r['std'][metric]:.2f}" if r["std"] else "")
 
-    def difference(d, metric):
-        """A difference with its interval."""
-        if metric not in d:
-            return "-"
-        low, high = d[metric]["interval"]
-        is_clear = not low <= 0 <= high and d["n"] >= FEW_ITEMS
-        return f"{d[metric]['difference']:+.2f} [{low:+.2f}, {high:+.2f}]" + (" *" if is_clear else "")
-
     scores = [["method", *keys, "n", "seeds", *titles, "trainable", "tokens/s"]]
     for r in result["rows"]:
         cost = [f"{r['trainable']:,}" if r["trainable"] else "-",
@@ -39,7 +31,7 @@ def tables(result):
     differences = [["difference, 95 % interval", *keys, *titles]]
     for d in result["differences"]:
         differences.append([f"{d['method']} - {d['minus']}", *(d[key] for key in keys),
-                            *(difference(d, metric) for metric in metrics)])
+                            *(change(d.get(metric), d["n"] >= FEW_ITEMS, "+.2f") for metric in metrics)])
     first = likelihood_tables(result["likelihood"], FEW_ITEMS) if "likelihood" in result else []
     return first + [t for t in (scores, differences) if len(t) > 1]
 

@@ -9,7 +9,7 @@ LANG is en or zh. A file's split is in its name ("general", "specific"); one tha
 from pathlib import Path
 
 from data import FOLDERS, PROFILES, SPLITS, parse_line
-from files import parse_json, read_jsonl, write_json, write_jsonl
+from files import new_folder_at, read_json, read_jsonl, write_json, write_jsonl
 
 
 def question_and_answers(record, place):
@@ -46,9 +46,7 @@ def convert(source, out):
 
     Raises FileExistsError if `out` exists, FileNotFoundError if `source` has none of the files.
     """
-    source, out = Path(source), Path(out)
-    if out.exists():
-        raise FileExistsError(f"{out} exists already; choose another --out")
+    source = Path(source)
 
     # read everything first
     converted = {}                                       # {path below out: lines}
@@ -70,14 +68,18 @@ def convert(source, out):
     for language, target in PROFILES.items():
         path = source / f"roles_desc_{language}.json"
         if path.is_file():
-            profiles[target] = parse_json(path.read_bytes(), path)
+            profiles[target] = read_json(path)
 
     # then write
+    with new_folder_at(out) as folder:
+        for target, lines in converted.items():
+            (folder / target).parent.mkdir(parents=True, exist_ok=True)
+            write_jsonl(folder / target, lines)
+        for target, descriptions in profiles.items():
+            (folder / target).parent.mkdir(parents=True, exist_ok=True)
+            write_json(folder / target, descriptions)
+
     for target, lines in converted.items():
-        (out / target).parent.mkdir(parents=True, exist_ok=True)
-        write_jsonl(out / target, lines)
-        print(f"{len(lines):>8} lines  {out / target}")
+        print(f"{len(lines):>8} lines  {Path(out) / target}")
     for target, descriptions in profiles.items():
-        (out / target).parent.mkdir(parents=True, exist_ok=True)
-        write_json(out / target, descriptions)
-        print(f"{len(descriptions):>8} roles  {out / target}")
+        print(f"{len(descriptions):>8} roles  {Path(out) / target}")

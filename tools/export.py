@@ -17,12 +17,11 @@ import torch
 from huggingface_hub import save_torch_state_dict
 
 from checkpoint import load_run
-from files import check_finite, fetch_model, new_folder_at, write_json, writing
+from files import check_finite, fetch_model, new_folder_at, read_json, write_json, writing
 from model import Transformer
 from selection import role_name
 from tools.peft_adapter import (
     adapted,
-    adapter_rank,
     check_logits,
     official_name,
     probe,
@@ -31,8 +30,8 @@ from tools.peft_adapter import (
 )
 from tools.serving_files import folder_names, write_serving_files
 
-TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "added_tokens.json", "*.jinja",
-                   "generation_config.json", "*.py")
+COPIED = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "added_tokens.json", "*.jinja",
+          "generation_config.json", "*.py")
 
 
 @torch.inference_mode()
@@ -63,7 +62,7 @@ def write_model(model, role, base, folder):
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         save_torch_state_dict(state, folder)
-        for pattern in TOKENIZER_FILES:
+        for pattern in COPIED:
             for file in base.glob(pattern):
                 shutil.copy(file, folder)
     settings = json.loads((base / "config.json").read_text("utf8"))
@@ -82,9 +81,9 @@ def export_role(model, tokenizer, config, role, folder, merged=False):
     merged: into the backbone, which has that role's weights from then on.
     """
     number = config["roles"][role]
-    rank = None if merged else adapter_rank(model, number)
     write = write_model if merged else write_adapter
     difference = write(model, number, config["model"], folder)
+    rank = None if merged else read_json(folder / "adapter_config.json")["r"]
     write_serving_files(folder, role, tokenizer, config, rank)
     return difference
 

@@ -10,7 +10,7 @@ from console import Parser, one_line_errors
 
 from pathlib import Path
 
-from files import parse_json, write_text
+from files import read_json, write_text
 from tools.curves import curves
 from tools.diagrams import batch, sharing
 from tools.plots import nats_differences, parameters, voice_and_fact
@@ -105,7 +105,7 @@ def real_models():
     points = {}
     for study, title in REAL.items():
         path = STUDY.with_name(f"{study}.json")
-        points[title] = parse_json(path.read_bytes(), path)["points"]["all"]
+        points[title] = read_json(path)["points"]["all"]
     return nats_differences(points)
 
 
@@ -115,7 +115,7 @@ def curves_of_studies():
     for name, (parts, title) in CURVES.items():
         path = STUDY.with_name(f"{name}.json")
         if path.is_file():
-            figures[name] = curves(parse_json(path.read_bytes(), path)["points"], parts, title)
+            figures[name] = curves(read_json(path)["points"], parts, title)
     return figures
 
 
@@ -130,7 +130,7 @@ def main():
         figures = {draw.__name__.replace("_", "-"): draw() for draw in draws}
         if args.run:
             figures["similarity"] = similarity(args.run)
-        study = parse_json(STUDY.read_bytes(), STUDY)
+        study = read_json(STUDY)
         figures["voice-and-fact"] = voice_and_fact(next(iter(study["points"].values())))
         figures |= curves_of_studies()
         args.out.mkdir(parents=True, exist_ok=True)

@@ -120,10 +120,10 @@ def number(found, form):
     return f"{found['mean']:{form}}{deviation}"
 
 
-def change(found, starred=True):
-    """A difference with its interval, as text."""
+def change(found, starred=True, form="+.3f"):
+    """A difference with its interval, as text; "-" where there is none."""
     if found is None:
         return "-"
     low, high = found["interval"]
     star = " *" if starred and not low <= 0 <= high else ""
-    return f"{found['difference']:+.3f} [{low:+.3f}, {high:+.3f}]{star}"
+    return f"{found['difference']:{form}} [{low:{form}}, {high:{form}}]{star}"

@@ -7,21 +7,18 @@ itself, and the allocator loses a little: with --have, one GiB is reserved for t
 """
 from console import Parser, one_line_errors, render_table
 
-import dataclasses
 from functools import partial
-from pathlib import Path
 
 import torch
 
 import train
 from batches import collate
 from checkpoint import DTYPES
-from config import KEYS, Config
+from config import Config
 from data import Example
-from files import fetch, read_json, reading
-from hycora_layer import METHODS, AdapterConfig
+from hycora_layer import METHODS
 from memory import GIB, generation_memory, training_memory
-from model_config import MODEL_NUMBERS, ModelConfig
+from tools.params import add_model, read_model
 
 KEPT = 1 * GIB                          # for CUDA itself and the allocator
 
@@ -62,8 +59,7 @@ def largest_batch(measure, have):
 def main():
     """The command."""
     parser = Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", required=True, help="a config.json, its folder, or a hub id")
-    parser.add_argument("--roles", type=int, required=True)
+    add_model(parser)
     parser.add_argument("--batch-size", type=int, default=8, help="rows of a training step")
     parser.add_argument("--length", type=int, default=512, help="tokens of a training row")
     parser.add_argument("--supervised", type=float, default=0.5, help="share of them that are the answer")
@@ -73,21 +69,10 @@ def main():
     parser.add_argument("--new-tokens", type=int, default=128, help="of an answer")
     parser.add_argument("--answers", type=int, default=16, help="answers generated at once; on a GPU eval.py chooses")
     parser.add_argument("--have", type=float, default=0.0, help="GiB of the GPU: finds the largest batch that fits")
-    sizes = [f for f in dataclasses.fields(AdapterConfig) if KEYS.get(f.name) is int]
-    for f in sizes:
-        parser.add_argument(f"--{f.name.replace('_', '-')}", type=int, default=f.default)
     args = parser.parse_args()
     if not 0 < args.supervised <= 1 or not 0 <= args.have <= 10 ** 6:
         raise ValueError("--supervised is a share, above 0 and at most 1, and --have a number of GiB")
-
-    for name, value in vars(args).items():
-        if type(value) is int and value < (name != "num_blocks"):
-            raise ValueError(f"--{name.replace('_', '-')} is {value}, but it has to be positive")
-    path = Path(args.model) if args.model.endswith(".json") else fetch(args.model, ["config.json"]) / "config.json"
-    with reading(path, "the config.json of a backbone that is implemented"):
-        model_config = ModelConfig.from_hf(read_json(path, numbers=MODEL_NUMBERS))
-    given = {f.name: getattr(args, f.name) for f in sizes}
-    print_report(args, model_config, AdapterConfig(method=args.method, num_roles=args.roles, **given))
+    print_report(args, *read_model(args, args.method))
 
 
 def print_report(args, model_config, adapter_config):

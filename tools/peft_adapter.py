@@ -34,12 +34,6 @@ def role_lora_weights(model, role):
         return {name: tuple(m.clone() for m in linear.lora_weights) for name, linear in adapted(model).items()}
 
 
-def adapter_rank(model, role):
-    """The rank of a role's LoRA weights, which is not the run's `rank` where a method puts several side by side."""
-    A, _ = next(iter(role_lora_weights(model, role).values()))
-    return A.size(0)
-
-
 @torch.inference_mode()
 def probe(model, role=None):
     """Logits of some ids, as a role, or (None) with the linears' LoRA weights of the moment."""
@@ -61,7 +55,7 @@ def write_adapter(model, role, base, folder):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = role_lora_weights(model, role)
-    rank = adapter_rank(model, role)
+    rank = next(iter(weights.values()))[0].size(0)       # not the run's, where a method puts several side by side
     scale = next(iter(adapted(model).values())).scale
     write_json(folder / "adapter_config.json", {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base), "r": rank,

@@ -23,11 +23,11 @@ VARIANTS |= {
 }
 ALL = (*METHODS, "hycora w/o HCL")
 THREE = ("hycora", "lora", "hycora w/o HCL")
-FEW = ("hycora", "lora", "ind-lora", "ind-a-mrs-b")
+FEW = ("hycora", "lora", "ind-lora")
 HALVES = ("hycora", "mrs-a-rsp-b", "rsp-a-rsp-b")
 MANY = ("hycora", "ind-lora", "hycora w/o HCL", "lora", "lora name only")
-TEN = ("hycora", "hycora w/o HCL", "lora", "lora name only", "ind-lora", "mrs-a-rsp-b", "ind-a-mrs-b",
-       "hycora + role in prompt")
+TEN = ("hycora", "hycora w/o HCL", "lora", "lora name only", "ind-lora", "mrs-a-rsp-b", "hycora + role in prompt")
+OURS = "ind-a-mrs-b"                     # the control that is not in the paper: docs/studies/generated-a.md
 HCL = ("hycora w/o HCL", "hycora", *(name for name in VARIANTS if name.startswith("HCL")))
 
 
@@ -63,8 +63,8 @@ STUDIES = {
     "many-lr": Study(f"{REAL} {SHORT} --score-limit 20 {LINES} --epochs 1", ("hycora", "ind-lora"),
                      points={lr: f"--lr {lr}" for lr in ("0.001", "0.002")}, page="many-roles",
                      question="95 roles at higher learning rates: is one fair to HyCoRA and to one LoRA per role?"),
-    "ten-roles": Study(f"{REAL} {SHORT} {READ} --role-subset 10 --epochs 1", TEN, (1, 2, 3), shots=(0, 4), page="seeds",
-                       question="SmolLM2-135M, ten roles: which differences survive another seed?"),
+    "ten-roles": Study(f"{REAL} {SHORT} {READ} --role-subset 10 --epochs 1", (*TEN, OURS), (1, 2, 3), shots=(0, 4),
+                       page="seeds", question="SmolLM2-135M, ten roles: which differences survive another seed?"),
     "ten-lr": Study(f"{REAL} {SHORT} --role-subset 10 --score-limit 20 {LINES} --epochs 1",
                     ("hycora", "ind-lora", "mrs-a-rsp-b"), page="seeds",
                     points={lr: f"--lr {lr}" for lr in ("0.00025", "0.001", "0.002")},
@@ -83,7 +83,7 @@ STUDIES = {
     "tiny-rank": Study(f"{TINY} {LINES}", HALVES, (1, 2, 3, 4, 5),
                        {r: f"--rank {r} --alpha {2 * int(r)}" for r in ("8", "16", "64")}, page="which-half",
                        question="which half to share, at three ranks?"),
-    "tiny-data": Study(f"{TINY} {LINES} --max-steps 375", FEW, (1, 2, 3),
+    "tiny-data": Study(f"{TINY} {LINES} --max-steps 375", (*FEW, OURS), (1, 2, 3),
                        {n: f"--samples-per-role {n}" for n in ("4", "16", "64")}, more=BEST, page="scarcity",
                        question="who is best with few lines?"),
     "tiny-roles": Study(f"{TINY} {LINES} --language en", FEW, (1, 2, 3),

@@ -66,7 +66,7 @@ class Svg:
                           f'rx="5" fill="{fill}" stroke="{border}" stroke-width="1.5"/>')
         self.lines(x, y, [texts] if isinstance(texts, str) else texts, size, on=True)
 
-    def factor(self, x, y, text, kind, narrow="top", width=70, height=34, size=15):
+    def factor(self, x, y, text, kind, narrow="top", width=70, height=34):
         """A LoRA factor around (x, y): a trapezium, narrow at the side of the rank."""
         wide = width / 2
         thin = wide - 18
@@ -76,7 +76,7 @@ class Svg:
         fill, border = COLOURS[kind]
         corners = " ".join(f"{px:g},{py:g}" for px, py in points)
         self.parts.append(f'<polygon points="{corners}" fill="{fill}" stroke="{border}" stroke-width="1.5"/>')
-        self.text(x, y, text, size, on=True)
+        self.text(x, y, text, 15, on=True)
 
     def plus(self, x, y):
         """A circled plus."""
@@ -115,12 +115,12 @@ class Svg:
         """A dashed frame with (x, y) its left upper corner."""
         self.parts.append(f'<path d="M{x:g},{y:g} h{width:g} v{height:g} h{-width:g} z" stroke-dasharray="3 5"/>')
 
-    def legend(self, x, y, kinds, step=None):
+    def legend(self, x, y, kinds):
         """What the colours mean, in a row that starts at (x, y)."""
         for kind in kinds:
             self.box(x + 8, y, 16, 16, kind=kind)
             self.text(x + 24, y, MEANING[kind], 13, anchor="start")
-            x += step or 50 + 7.3 * len(MEANING[kind])
+            x += 50 + 7.3 * len(MEANING[kind])
 
     def __str__(self):
         width, height = self.size

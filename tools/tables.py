@@ -21,7 +21,7 @@ def score_cell(row, metric):
 
 def whole_splits(rows):
     """The rows of `compare` that are about all lines of a split, not about one kind of knowledge."""
-    return [r for r in rows if r.get("kind", "all") == "all"]
+    return [r for r in rows if r["kind"] == "all"]
 
 
 def printed_metrics(rows):
@@ -63,7 +63,7 @@ def score_table(point):
 
 def kind_table(point):
     """Methods by the facts of each kind of knowledge, in percent; None where the data name no kinds."""
-    rows = [r for r in point["rows"] if r.get("kind", "all") != "all"]
+    rows = [r for r in point["rows"] if r["kind"] != "all"]
     if not rows:
         return None
     return crossed("right facts, percent", parts(rows), rows, lambda r: score_cell(r, "fact"))
@@ -95,14 +95,11 @@ def named_from_table(rows):
 
 
 def parts(rows):
-    """{title: (split, kind)} of the parts of the test lines that rows are about: kinds of knowledge, or splits."""
-    found = {}
-    for row in rows:
-        if row["kind"] != "all":
-            found[row["kind"]] = (row["split"], row["kind"])
-    if found:
-        return found
-    return {row["split"].replace("_", "-"): (row["split"], "all") for row in rows}
+    """{title: (split, kind)} of the parts of the test lines that rows are about: of a split the kinds of knowledge that
+    it has, else the split."""
+    with_kinds = {row["split"] for row in rows if row["kind"] != "all"}
+    return {part_of(row): (row["split"], row["kind"]) for row in rows
+            if (row["kind"] == "all") != (row["split"] in with_kinds)}
 
 
 def crossed(title, columns, rows, cell):
@@ -124,17 +121,9 @@ def difference_table(point):
     table = [["difference, 95 % interval", *heads]]
     for method, minus in dict.fromkeys((d["method"], d["minus"]) for d in differences):
         of = {d["split"]: d for d in differences if d["method"] == method}
-        table.append([f"{method} - {minus}", *(difference_cell(of[split], metric) for split, metric in columns)])
+        cells = [change(of[split].get(metric), of[split]["n"] >= FEW_ITEMS, "+.1f") for split, metric in columns]
+        table.append([f"{method} - {minus}", *cells])
     return table
-
-
-def difference_cell(d, metric):
-    """A metric's difference with its interval; "-" where there is none."""
-    if metric not in d:
-        return "-"
-    low, high = d[metric]["interval"]
-    star = " *" if not low <= 0 <= high and d.get("n", FEW_ITEMS) >= FEW_ITEMS else ""
-    return f"{d[metric]['difference']:+.1f} [{low:+.1f}, {high:+.1f}]{star}"
 
 
 def across_table(rows):
@@ -149,7 +138,7 @@ def curve_table(points, by_kind=False):
     metric = "fact" if by_kind else "rougeL"
 
     def chosen(rows):
-        return [row for row in rows if (row.get("kind", "all") != "all") == by_kind]
+        return [row for row in rows if (row["kind"] != "all") == by_kind]
 
     cells = {}                                                           # {(method, part, measure): {point: text}}
     for at, point in points.items():
@@ -185,4 +174,4 @@ def difference_curve_table(points):
 
 def part_of(row):
     """The kind of knowledge that a row is about, or its split."""
-    return row["kind"] if row.get("kind", "all") != "all" else row["split"].replace("_", "-")
+    return row["kind"] if row["kind"] != "all" else row["split"].replace("_", "-")

@@ -52,10 +52,11 @@ def converse(model, tokenizer, config, conversations, decoding):
         roles = [role_id(sample.role, config["roles"]) for sample in samples]
         answers = generate_texts(model, tokenizer, prompts, roles, decoding, desc=f"turn {turn + 1}")
 
-        answers = [answer or "" for answer in answers]                   # none where the conversation fills the context
-        predictions.append([make_prediction(sample, answer, by) for sample, answer in zip(samples, answers)])
+        # no answer where the conversation fills the context
+        predictions.append([make_prediction(sample, answer or "", by) for sample, answer in zip(samples, answers)])
         for history, sample, answer in zip(histories, samples, answers):
-            history.append((sample.question, answer))
+            if answer:
+                history.append((sample.question, answer))
     return predictions
 
 

@@ -11,11 +11,11 @@ What has which precision, and where it is decided:
     A and B                                     the backbone's, made under autocast        HyperModel.active_roles
     trainable: weights, gradients, AdamW        fp32, as softmax and losses are            here and losses.py
 A step whose loss or gradient is not finite is skipped, and logged as such; three in a row end the run. With fp16 the
-loss is scaled (GradScaler), whose first steps are often skipped while it finds its scale: there it takes twenty.
+loss is scaled (GradScaler), and the first steps are often skipped while it finds its scale: there twenty end the run.
 
 Eq. 7's set I is a micro-batch: `batch_size` samples of one process, however many of them a step accumulates. The
 cross-entropy is divided by the supervised tokens of the whole step, so that 1 x 4 accumulated equals 4 x 1, and N
-processes do what one does with N times the `grad_accum`.
+processes do what one does with N times the `grad_accum`, but for dropout, which is each process's own, and rounding.
 """
 from console import counted, one_line_errors
 

@@ -77,7 +77,7 @@ STUDIES = {
                   question="all methods side by side, with facts"),
     "tiny-hcl": Study(f"{TINY} {LINES}", HCL, (1, 2, 3), page="contrastive-loss",
                       question="what does the contrastive loss do?"),
-    "tiny-lr": Study(f"{TINY} {LINES}", (*HALVES, "lora", "ind-lora"), (0,),
+    "tiny-lr": Study(f"{TINY} {LINES}", (*HALVES, "lora", "ind-lora", OURS), (0,),
                      {lr: f"--lr {lr}" for lr in ("0.0007", "0.002", "0.006", "0.018")}, page="which-half",
                      question="which learning rate is best for each method?"),
     "tiny-rank": Study(f"{TINY} {LINES}", HALVES, (1, 2, 3, 4, 5),

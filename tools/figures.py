@@ -101,12 +101,13 @@ def similarity_icon(svg, x, y, cells=4, size=22):
 
 
 def real_models():
-    """Nats per token of every method on real models, minus HyCoRA's."""
+    """Nats per token of every method on real models, minus HyCoRA's; None before any of these studies has been run."""
     points = {}
     for study, title in REAL.items():
         path = STUDY.with_name(f"{study}.json")
-        points[title] = read_json(path)["points"]["all"]
-    return nats_differences(points)
+        if path.is_file():
+            points[title] = read_json(path)["points"]["all"]
+    return nats_differences(points) if points else None
 
 
 def curves_of_studies():

@@ -280,6 +280,12 @@ def test_the_tables_of_a_study_of_many_roles():
     assert "training lines and lead: -0.88" in tables["many scarcity"]
 
 
+def test_a_mark_may_name_the_methods_that_it_wants():
+    table = ["| method | nats |", "| --- | --- |", "| hycora | 1 |", "| hycora w/o HCL | 2 |", "| lora - hycora | 3 |", "| lora name only - hycora | 4 |"]
+    assert results.rows_of("\n".join(table), "lora, hycora") == "\n".join([*table[:3], table[4]])
+    assert results.rows_of("\n".join(table), None) == "\n".join(table)
+
+
 def test_the_tables_are_those_of_the_results(tmp_path, monkeypatch):
     """Nothing between the marks of a page was typed, or is older than the results."""
     pages = [page.relative_to(ROOT) for page in results.pages()]

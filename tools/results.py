@@ -6,7 +6,8 @@ A table goes between "<!-- table NAME -->" and "<!-- end -->". NAME is a study, 
 "nats" and "nats differences" (as the right role alone), "likelihood" (all of it), "kinds" (the facts of each kind of
 knowledge; of a study with several points, nats too), "voice" (what a classifier hears), "scarcity" (HyCoRA's lead over
 independent LoRAs by a role's training lines), or, of a study with several points, "across" (from the first point to
-the others). "studies" are all studies, and how many of their runs are finished. None is typed.
+the others). "studies" are all studies, and how many of their runs are finished. "NAME of METHOD, METHOD" has these rows
+alone. None is typed.
 """
 from console import Parser, one_line_errors, render_table
 
@@ -96,6 +97,15 @@ def study_table(results):
     return "\n".join([render_table(table, True), "", *pages])
 
 
+def rows_of(table, methods):
+    """The headings of a table in markdown, and its rows that are about `methods`, "a, b"; all of it for None."""
+    if methods is None:
+        return table
+    starts = tuple(f"| {method} {then}" for method in methods.split(", ") for then in ("| ", "- "))
+    heading, rule, *rows = table.splitlines()
+    return "\n".join([heading, rule, *(row for row in rows if row.startswith(starts))])
+
+
 def fill_tables():
     """Writes the tables of results/*.json into the pages."""
     results = {path.stem: json.loads(path.read_text("utf8")) for path in sorted(RESULTS.glob("*.json"))}
@@ -105,8 +115,8 @@ def fill_tables():
     for path in pages():
         text = path.read_text("utf8")
         for name, table in tables.items():
-            text = re.sub(rf"(<!-- table {name} -->\n).*?(<!-- end -->)",
-                          lambda m, table=table: f"{m[1]}\n{table}\n\n{m[2]}", text, flags=re.S)
+            text = re.sub(rf"(<!-- table {name}(?: of ([^>]*))? -->\n).*?(<!-- end -->)",
+                          lambda m, table=table: f"{m[1]}\n{rows_of(table, m[2])}\n\n{m[3]}", text, flags=re.S)
         write_text(path, text)
 
 

@@ -206,7 +206,7 @@ def check_arguments(args):
         raise ValueError("--swap-roles is about a run's roles: the untouched --backbone has none")
     if args.run and args.shots and not args.backbone:
         raise ValueError("--shots puts examples into the prompt of the untouched --backbone: runs were not trained so")
-    if args.likelihood_limit and not args.likelihood:
+    if args.run and args.likelihood_limit and not args.likelihood:
         raise ValueError("--likelihood-limit says how many lines --likelihood reads: give both")
     if args.batch_size < 1 or min(args.limit, args.likelihood_limit, args.shots) < 0:
         raise ValueError("--batch-size has to be positive, and --limit, --likelihood-limit and --shots 0 or more")

@@ -129,6 +129,7 @@ class HyperNetwork(nn.Module):
                 nn.init.zeros_(head.U.weight)
                 continue
             r, d_in = head.shape
-            correction = math.sqrt(2 / (d_in + r)) / generated[kind][factor].std().clamp(min=1e-6)
+            spread = generated[kind][factor].std().clamp(min=1e-6)       # 0 if hidden_dim is 1: its LayerNorm gives 0
+            correction = math.sqrt(2 / (d_in + r)) / spread
             head.D.weight.mul_(correction.sqrt())                        # half of the correction to D, half to U
             head.U.weight.mul_(correction.sqrt())

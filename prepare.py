@@ -29,7 +29,8 @@ def read_arguments(argv):
     cfg = resolve(Config(**values))
     if cfg.device.startswith("cuda") and world()[1] > 1:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        if here > (gpus := torch.cuda.device_count()):
+        gpus = torch.cuda.device_count()
+        if here > gpus:
             raise ValueError(f"torchrun started {here} processes here, for {counted(gpus, 'GPU')}: lower "
                              f"--nproc_per_node")
         cfg = dataclasses.replace(cfg, device=pick_device(f"cuda:{os.environ['LOCAL_RANK']}"))

@@ -187,6 +187,14 @@ class Tokenizer:
         messages = [{"role": role, "content": self.cut(text)} for role, text in turns]
         return self.template.render(messages=messages, add_generation_prompt=add_generation_prompt, **self.token_texts)
 
+    def render_prompt(self, turns):
+        """`render`, up to where the model's answer begins. ValueError if the template refuses the conversation."""
+        from jinja2 import TemplateError
+        try:
+            return self.render(turns, add_generation_prompt=True)
+        except TemplateError as e:
+            raise ValueError(f"the model's chat template refuses this conversation: {e}") from None
+
     def sample_prompt(self):
         """The text of a sample prompt, which a run records to detect a later change of the model's template."""
         return self.render([("user", "Who are you?")], add_generation_prompt=True)
@@ -197,24 +205,17 @@ class Tokenizer:
         persona: a text that says which role to play, the system turn; history: (question, answer) pairs of the
         conversation so far. If a template refuses system turns, the persona goes before the first question.
         """
-        from jinja2 import TemplateError
         turns = []
         for earlier_question, answer in history:
             turns += [("user", earlier_question), ("assistant", answer)]
         turns.append(("user", question))
-        conversations = [turns]
-        if persona:
-            (_, first), *rest = turns
-            conversations = [[("system", persona), *turns], [("user", f"{persona}\n\n{first}"), *rest]]
-
-        for conversation in conversations:
-            try:
-                text = self.render(conversation, add_generation_prompt=True)
-                break
-            except TemplateError as e:
-                refusal = e
-        else:
-            raise ValueError(f"the model's chat template refuses this conversation: {refusal}")
+        try:
+            text = self.render_prompt([("system", persona), *turns] if persona else turns)
+        except ValueError:
+            if not persona:
+                raise
+            turns[0] = ("user", f"{persona}\n\n{turns[0][1]}")
+            text = self.render_prompt(turns)
 
         # template and typed text as one text, as other engines encode it, but cut where typed text is unsafe
         ids = list(self.inner.prefix_ids)

@@ -20,6 +20,7 @@ processes do what one does with N times the `grad_accum`, but for dropout, which
 from console import counted, one_line_errors
 
 import math
+import os
 import signal
 import sys
 from contextlib import nullcontext
@@ -268,9 +269,10 @@ def main():
             join()
             run_training(sys.argv[1:])
     except SystemExit as stop:
-        if world()[0] == 0 or "out of memory" in str(stop.code):
+        # bad input is the same for every process of a machine, and its first one prints it; memory is not
+        if os.environ.get("LOCAL_RANK", "0") == "0" or "out of memory" in str(stop.code):
             raise
-        sys.exit(1)                    # bad input is the same for every process, and the first has printed what it is
+        sys.exit(1)
 
 
 if __name__ == "__main__":

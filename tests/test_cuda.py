@@ -162,7 +162,7 @@ def test_the_benchmarks(command, monkeypatch, capsys):
 
 # ------------------------------------------------------------------------------------------------- how many are launched
 KERNELS = {"hycora": (1211, 58), "lora": (485, 58), "ind-lora": (653, 58), "neeko": (758, 58), "rsp-a-rsp-b": (1589, 58),
-           "mrs-a-rsp-b": (1211, 58), "ind-a-mrs-b": (653, 58)}
+           "mrs-a-rsp-b": (1211, 58), "ind-a-mrs-b": (569, 58)}
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -75,3 +75,9 @@ def test_parameter_count_in_closed_form():
     encoder = R * d_c + L * d_l + 2 * (d_c + d_l) + (d_c + d_l) * d_h + d_h + N * (2 * (d_h * d_h + d_h) + 2 * d_h) + 2 * d_h
     heads = sum(d_h * k + k + k * n + n for n in (4 * 48, 4 * 80, 48 * 4))
     assert sum(p.numel() for p in net.parameters()) == encoder + heads
+
+
+def test_a_hidden_state_of_one_number_has_a_finite_init():
+    """Its LayerNorm is 0, so that there is no spread to correct."""
+    hyper = HyperNetwork(3, {"q_proj": (2, {"A": (4, 6)})}, role_dim=5, layer_dim=5, hidden_dim=1, head_rank=2)
+    assert all(p.isfinite().all() for p in hyper.parameters())

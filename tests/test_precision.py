@@ -14,6 +14,7 @@ from test_layer import hyper_model
 
 import checkpoint
 import config
+import prepare
 import processes
 import train
 from batches import Steps, collate
@@ -155,6 +156,27 @@ def test_processes_on_the_cpu_of_a_machine_with_gpus_use_gloo(monkeypatch):
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
     processes.join()
     assert backends == ["cpu:gloo,cuda:nccl"]
+
+
+def test_more_processes_than_gpus_are_an_error_of_every_process(monkeypatch):
+    monkeypatch.setattr(prepare, "world", lambda: (1, 2))
+    monkeypatch.setattr(config, "pick_device", lambda name: "cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="started 2 processes here, for 1 GPU: lower --nproc_per_node"):
+        prepare.read_arguments(["--device", "cuda"])
+
+
+@pytest.mark.parametrize("rank, error, shown", [("0", ValueError("no"), "train.py: no"), ("1", ValueError("no"), 1), ("1", torch.OutOfMemoryError("CUDA out of memory"), "out of memory")])
+def test_the_first_process_of_a_machine_says_what_is_wrong_and_any_that_memory_is_full(monkeypatch, rank, error, shown):
+    def fail(argv):
+        raise error
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr(train, "run_training", fail)
+    with pytest.raises(SystemExit) as stop:
+        train.main()
+    assert stop.value.code == shown or shown in str(stop.value.code) != "1"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

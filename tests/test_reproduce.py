@@ -284,6 +284,9 @@ def test_a_mark_may_name_the_methods_that_it_wants():
     table = ["| method | nats |", "| --- | --- |", "| hycora | 1 |", "| hycora w/o HCL | 2 |", "| lora - hycora | 3 |", "| lora name only - hycora | 4 |"]
     assert results.rows_of("\n".join(table), "lora, hycora") == "\n".join([*table[:3], table[4]])
     assert results.rows_of("\n".join(table), None) == "\n".join(table)
+    assert results.rows_of("| a |\n| --- |\n| lora: 16 - 4 | 5 |\n| ind-lora: 16 - 4 | 5 |", "lora").endswith("--- |\n| lora: 16 - 4 | 5 |")
+    with pytest.raises(ValueError, match="a mark names lorra"):
+        results.rows_of("\n".join(table), "lora, lorra")
 
 
 def test_the_tables_are_those_of_the_results(tmp_path, monkeypatch):

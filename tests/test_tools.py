@@ -20,9 +20,10 @@ from metrics import METRICS, mean_scores
 from model import ModelConfig, Transformer
 from tokenizer import Tokenizer
 from tools.compare import compare, paper_table, tables
-from tools.likelihoods import file_beside
+from tools.likelihoods import difference, file_beside
 from tools.params import count
 from tools.results import kind_table, score_table
+from tools.tables import parts
 from tools.tsne import matrices, silhouettes
 from tools.turns import conversations_of, converse, table_of
 
@@ -165,6 +166,17 @@ def test_compare_counts_facts_and_keeps_kinds_apart(tmp_path):
     assert kind_table(point) == [["right facts, percent", "own", "town"], ["a", "100.0", "0.0"], ["b", "100.0", "100.0"]]
     assert score_table(point)[0][1:5] == ["general ROUGE-L", "general fact", "role-specific ROUGE-L", "role-specific fact"]
     assert len(score_table(point)) == 3 and len(paper_table(result, 1)) == 3
+
+
+def test_a_split_without_kinds_stands_beside_the_kinds_of_another():
+    rows = [{"split": split, "kind": kind} for split, kind in (("general", "all"), ("role_specific", "all"), ("role_specific", "own"))]
+    assert parts(rows) == {"general": ("general", "all"), "own": ("role_specific", "own")}
+
+
+def test_a_difference_is_over_the_items_that_both_sides_have():
+    nan = float("nan")
+    values, others = np.array([[1.0, 2.0, nan]]), np.array([[0.0, nan, 5.0]])
+    assert difference(values, others) == {"difference": 1.0, "interval": [1.0, 1.0]} and difference(values[:, 2:], others[:, 2:]) is None
 
 
 def test_compare_refuses_what_cannot_be_compared(tmp_path):

@@ -41,15 +41,9 @@ def convert_file(path, split, language):
     return lines
 
 
-def convert(source, out):
-    """Writes RoleBench's layout to `out` from the authors' files in `source`; nothing is written if a line is broken.
-
-    Raises FileExistsError if `out` exists, FileNotFoundError if `source` has none of the files.
-    """
-    source = Path(source)
-
-    # read everything first
-    converted = {}                                       # {path below out: lines}
+def read_files(source):
+    """{path in RoleBench's layout: lines, or {role: description}} of the authors' files. FileNotFoundError for none."""
+    converted = {}
     for language, folder in FOLDERS.items():
         for part in ("train", "test"):
             for path in sorted(source.glob(f"role_bench_{language}*{part}*.json")):
@@ -64,22 +58,25 @@ def convert(source, out):
     if not converted:
         raise FileNotFoundError(f"{source} has no role_bench_LANG*train*.json or role_bench_LANG*test*.json")
 
-    profiles = {}
     for language, target in PROFILES.items():
         path = source / f"roles_desc_{language}.json"
         if path.is_file():
-            profiles[target] = read_json(path)
+            converted[target] = read_json(path)
+    return converted
 
-    # then write
+
+def convert(source, out):
+    """Writes RoleBench's layout to `out` from the authors' files in `source`; nothing is written if a line is broken.
+
+    Raises FileExistsError if `out` is there and not empty, FileNotFoundError if `source` has none of the files.
+    """
     with new_folder_at(out) as folder:
-        for target, lines in converted.items():
-            (folder / target).parent.mkdir(parents=True, exist_ok=True)
-            write_jsonl(folder / target, lines)
-        for target, descriptions in profiles.items():
-            (folder / target).parent.mkdir(parents=True, exist_ok=True)
-            write_json(folder / target, descriptions)
+        converted = read_files(Path(source))
+        for target, content in converted.items():
+            path = folder / target
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write = write_jsonl if isinstance(content, list) else write_json
+            write(path, content)
 
-    for target, lines in converted.items():
-        print(f"{len(lines):>8} lines  {Path(out) / target}")
-    for target, descriptions in profiles.items():
-        print(f"{len(descriptions):>8} roles  {Path(out) / target}")
+    for target, content in converted.items():
+        print(f"{len(content):>8} {'lines' if isinstance(content, list) else 'roles'}  {Path(out) / target}")

@@ -62,7 +62,8 @@ def read_model(args, method="hycora"):
     """(ModelConfig, AdapterConfig) of the arguments of `add_model`. ValueError for a whole number among all arguments
     that is not positive, or too large."""
     for name, value in vars(args).items():
-        if type(value) is int and not (name != "num_blocks") <= value <= 10 ** 6:
+        least = 0 if name == "num_blocks" else 1
+        if type(value) is int and not least <= value <= 10 ** 6:
             raise ValueError(f"--{name.replace('_', '-')} is {value}, but it has to be positive, and a million at most")
     path = Path(args.model) if args.model.endswith(".json") else fetch(args.model, ["config.json"]) / "config.json"
     with reading(path, "the config.json of a backbone that is implemented"):

@@ -19,7 +19,7 @@ from files import write_text
 from tools.compare_tables import FEW_ITEMS
 from tools.likelihoods import likelihood_tables
 from tools.scarcity import PARTS, describe_correlation, lead_table, leads
-from tools.studies import STUDIES
+from tools.studies import STUDIES, VARIANTS
 from tools.tables import (
     across_table,
     curve_table,
@@ -98,10 +98,16 @@ def study_table(results):
 
 
 def rows_of(table, methods):
-    """The headings of a table in markdown, and its rows that are about `methods`, "a, b"; all of it for None."""
+    """The headings of a table in markdown, and its rows that begin with one of `methods`, "a, b"; all for None.
+
+    Not for the two tables of "likelihood". ValueError for an unknown method.
+    """
     if methods is None:
         return table
-    starts = tuple(f"| {method} {then}" for method in methods.split(", ") for then in ("| ", "- "))
+    methods = methods.split(", ")
+    if unknown := set(methods) - set(VARIANTS):
+        raise ValueError(f"a mark names {', '.join(unknown)}; choose {', '.join(VARIANTS)}")
+    starts = tuple(f"| {method}{then}" for method in methods for then in (" | ", " - ", ": "))
     heading, rule, *rows = table.splitlines()
     return "\n".join([heading, rule, *(row for row in rows if row.startswith(starts))])
 

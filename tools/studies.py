@@ -66,7 +66,7 @@ STUDIES = {
     "ten-roles": Study(f"{REAL} {SHORT} {READ} --role-subset 10 --epochs 1", (*TEN, OURS), (1, 2, 3), shots=(0, 4),
                        page="seeds", question="SmolLM2-135M, ten roles: which differences survive another seed?"),
     "ten-lr": Study(f"{REAL} {SHORT} --role-subset 10 --score-limit 20 {LINES} --epochs 1",
-                    ("hycora", "ind-lora", "mrs-a-rsp-b"), page="seeds",
+                    ("hycora", "ind-lora", "mrs-a-rsp-b", OURS), page="seeds",
                     points={lr: f"--lr {lr}" for lr in ("0.00025", "0.001", "0.002")},
                     question="ten roles at other learning rates: is one fair to HyCoRA, to the others?"),
     "five-roles-zh": Study(f"{CHINESE} {SHORT} {READ} --epochs 1", TEN, (1, 2), shots=(0, 4), page="seeds",

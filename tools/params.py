@@ -30,8 +30,7 @@ from model import Transformer
 from model_config import MODEL_NUMBERS, ModelConfig
 
 AUTHORS = ROOT / "configs/llama2-7b-en.json"          # the authors' sizes for LLaMA-2-7B
-SIZES = ("rank", "head_rank", "role_dim", "layer_dim", "hidden_dim", "num_blocks")
-ADAPTER_SIZES = [f for f in dataclasses.fields(AdapterConfig) if KEYS.get(f.name) is int]
+SIZES = {f.name: f.default for f in dataclasses.fields(AdapterConfig) if KEYS.get(f.name) is int}
 LLAMA2_7B = dict(model_type="llama", vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
                  num_attention_heads=32)
 
@@ -54,8 +53,8 @@ def add_model(parser):
     """Adds --model, --roles and a flag for each size of AdapterConfig to an ArgumentParser."""
     parser.add_argument("--model", required=True, help="a config.json, its folder, or a hub id")
     parser.add_argument("--roles", type=int, required=True)
-    for f in ADAPTER_SIZES:
-        parser.add_argument(f"--{f.name.replace('_', '-')}", type=int, default=f.default)
+    for name, default in SIZES.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
 
 
 def read_model(args, method="hycora"):
@@ -68,7 +67,7 @@ def read_model(args, method="hycora"):
     path = Path(args.model) if args.model.endswith(".json") else fetch(args.model, ["config.json"]) / "config.json"
     with reading(path, "the config.json of a backbone that is implemented"):
         model_config = ModelConfig.from_hf(read_json(path, numbers=MODEL_NUMBERS))
-    sizes = {f.name: getattr(args, f.name) for f in ADAPTER_SIZES}
+    sizes = {name: getattr(args, name) for name in SIZES}
     return model_config, AdapterConfig(method=method, num_roles=args.roles, **sizes)
 
 

@@ -131,5 +131,5 @@ class HyperNetwork(nn.Module):
             r, d_in = head.shape
             spread = generated[kind][factor].std().clamp(min=1e-6)       # 0 if hidden_dim is 1: its LayerNorm gives 0
             correction = math.sqrt(2 / (d_in + r)) / spread
-            head.D.weight.mul_(correction.sqrt())                        # half of the correction to D, half to U
+            head.D.weight.mul_(correction.sqrt())                        # D and U share the correction
             head.U.weight.mul_(correction.sqrt())

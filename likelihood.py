@@ -2,7 +2,7 @@
 
     right   as the line's own role
     wrong   as other roles of its language: the mean over up to three
-    zero    as no role: all roles that are read of its language in equal parts, and no role in the prompt
+    zero    as no role: the roles of its language among the lines read, in equal parts, and no role in the prompt
 
 Training lowers right. wrong - right shows how distinct the roles are, zero - right what the role-specific part of the
 model contributes. Nothing is generated, so every test line can be read, and lines pair exactly between runs.

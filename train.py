@@ -15,7 +15,8 @@ loss is scaled (GradScaler), and the first steps are often skipped while it find
 
 Eq. 7's set I is a micro-batch: `batch_size` samples of one process, however many of them a step accumulates. The
 cross-entropy is divided by the supervised tokens of the whole step, so that 1 x 4 accumulated equals 4 x 1, and N
-processes do what one does with N times the `grad_accum`, but for dropout, which is each process's own, and rounding.
+processes do what one does with N times the `grad_accum`, apart from rounding and from dropout, which each process
+draws separately.
 """
 from console import counted, one_line_errors
 

@@ -38,6 +38,7 @@ def test_the_lead_of_the_roles_with_few_lines(tmp_path):
                 for i, role in enumerate(names) for q in "ab"]
         write_jsonl(run / "likelihood.jsonl", read)
     done = command("tools.scarcity", "--runs", *runs)
+    assert "mean lead over 6 roles: +0.3500 [+0.2" in done.stdout
     assert "1 to 2" in done.stdout and "+0.5500" in done.stdout and "correlation of training lines and lead: -1.00" in done.stdout
 
     # what cannot be compared or correlated

@@ -18,7 +18,7 @@ from pathlib import Path
 from files import write_text
 from tools.compare_tables import FEW_ITEMS
 from tools.likelihoods import likelihood_tables
-from tools.scarcity import PARTS, describe_correlation, lead_table, leads
+from tools.scarcity import PARTS, describe, lead_table, leads
 from tools.studies import STUDIES, VARIANTS
 from tools.tables import (
     across_table,
@@ -79,7 +79,7 @@ def tables_of(name, result):
     if {"hycora", "ind-lora"} <= set(roles["nats"]) and len(roles["lines"]) >= 2 * PARTS:
         rows = leads(roles["lines"], roles["nats"]["ind-lora"], roles["nats"]["hycora"])
         texts[f"{name} scarcity"] = (f"{render_table(lead_table(rows, 'hycora over ind-lora'), True)}\n\n"
-                                     f"{describe_correlation(rows)}")
+                                     f"{describe(rows)}")
     return texts
 
 

@@ -4,7 +4,7 @@
 
 The lead of the second run is by how many nats per token it is better on a role's references. If sharing helps where
 data are scarce, the lead grows as a role has fewer training lines: Spearman's rank correlation over the roles is below
-0. Its 95 % interval resamples the roles.
+0. Its 95 % interval, and that of the mean lead, resamples the roles.
 """
 from console import Parser, counted, one_line_errors, render_table
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from checkpoint import read_run
 from eval import training_samples
+from metrics import bootstrap
 from tools.likelihoods import read_likelihood
 
 PARTS = 3                               # of the roles, by their number of lines
@@ -53,10 +54,13 @@ def lead_table(rows, name):
     return table
 
 
-def describe_correlation(rows):
-    """The rank correlation of training lines and lead with its interval, as a line of text."""
-    found, (low, high) = correlation([row[1] for row in rows], [row[2] for row in rows])
-    return f"rank correlation of training lines and lead: {found:+.2f} [{low:+.2f}, {high:+.2f}]"
+def describe(rows):
+    """The mean lead and its rank correlation with the training lines, with intervals over the roles, as a line."""
+    _, lines, lead = zip(*rows)
+    low, high = bootstrap(lead)
+    found, (lowest, highest) = correlation(lines, lead)
+    return (f"mean lead over {len(rows)} roles: {sum(lead) / len(lead):+.4f} [{low:+.4f}, {high:+.4f}]; "
+            f"rank correlation of training lines and lead: {found:+.2f} [{lowest:+.2f}, {highest:+.2f}]")
 
 
 def ranks(values):
@@ -106,7 +110,7 @@ def main():
     if len({row[1] for row in rows}) == 1:
         raise ValueError(f"{args.runs[0]}: all roles have {counted(rows[0][1], 'training line')}: nothing to correlate")
     print(render_table(lead_table(rows, args.runs[1])))
-    print(describe_correlation(rows))
+    print(describe(rows))
 
 
 if __name__ == "__main__":

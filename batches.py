@@ -25,7 +25,7 @@ IGNORE = -100                           # the label of a token that is not super
 class Batch:
     """A padded batch. Positions are flat, b * T + t, and known on the host, so that no step waits for a count."""
     input_ids: torch.Tensor      # (B, T)
-    labels: torch.Tensor         # (B, T)  the token itself where it is supervised, else -100; stays on the CPU
+    labels: torch.Tensor         # (B, T)  the token where it is supervised, else -100; to look at: steps read positions
     role_ids: torch.Tensor       # (B,)    stays on the CPU: its distinct values are found there
     positions: torch.Tensor      # (N,)    positions whose next token is supervised
     targets: torch.Tensor        # (N,)    those next tokens

@@ -50,7 +50,7 @@ def build(config, num_roles, device):
 
 
 def read_run(folder):
-    """The config of a run folder: keys checked, missing ones at their defaults, and "roles": {name: id}."""
+    """The config of a run folder: keys checked, missing ones at their defaults; "out" is it, "roles" {name: id}."""
     folder = Path(folder)
     path = folder / "config.json"
     if not path.is_file():
@@ -71,7 +71,8 @@ def read_run(folder):
         if not roles or json.dumps(list(roles.values())) != json.dumps(list(range(len(roles)))):
             raise ValueError(f"the ids are {one_line(list(roles.values()), 60)}")
     config = vars(resolve(Config(**keys | {"device": "auto"})))          # the run's may not exist here
-    return saved | config | {"device": keys.get("device", "auto"), "profiles": profiles, "roles": roles}
+    return saved | config | {"out": str(folder), "device": keys.get("device", "auto"), "profiles": profiles,
+                             "roles": roles}
 
 
 def load_run(folder, device="auto", compiled=False):
@@ -248,7 +249,7 @@ def lengthen(run, lengths, total):
     step = next((seal["step"] for _, seal in usable_checkpoints(run)), 0)
     if total <= step:
         raise ValueError(f"{run} is at step {step} already, and the new length has {total}")
-    config = json.loads((run / "config.json").read_text("utf8"))
+    config = read_json(run / "config.json")
     history = [*config.get("lengthened", []), {"step": step} | before]
     write_json(run / "config.json", config | lengths | {"lengthened": history})
     if step:

@@ -128,11 +128,15 @@ def score_paths(run, suffix=""):
 
 
 def write_scores(paths, scores, predictions=None, lines=None):
-    """Writes scores (JSON) and, beside them, the values that they average: predictions, likelihood lines (JSONL)."""
+    """Writes scores (JSON) and, beside them, the values that they average: predictions, likelihood lines (JSONL).
+    Returns the paths written."""
+    written = [paths[0]]
     for path, records in zip(paths[1:], (predictions, lines)):
         if records:
             write_jsonl(path, records)
+            written.append(path)
     write_json(paths[0], scores)
+    return written
 
 
 def read_predictions(path, language="en", trust=False):
@@ -175,8 +179,8 @@ def check_prediction(prediction, place):
 def place_in_run(run, suffix, made_by, roles):
     """({measures to keep}, `score_paths`) for new scores in a run folder; made_by: their data and decoding.
 
-    They replace scores made in the same way, and keep what only those measured, unless that is of a role that is not in
-    `roles`, as it has been renamed. Scores made in another way stay, and the new ones get files beside them.
+    Old scores made in the same way are replaced; measures that only the old ones have are kept, unless the old ones
+    name a role that `roles` lacks (it was renamed). Scores made in another way stay: new ones get files beside them.
     """
     for n in itertools.count(1):
         paths = score_paths(run, suffix + (f"-{n}" if n > 1 else ""))
@@ -217,6 +221,7 @@ def check_arguments(args):
     if args.predictions:
         given = [name for name in ("data", "split", "limit", "compile", *ABOUT_RUNS) if getattr(args, name)]
         given += [field.name for field in fields(Decoding) if hasattr(args, field.name)]
+        given += ["decode"] if args.decode != "greedy" else []
         if given:
             raise ValueError(f"--{given[0].replace('_', '-')} is about a run: --predictions has answers already")
 
@@ -273,7 +278,6 @@ def where_to_write(args, config, decoding):
 def score_run(args):
     """Scores a run, or its untouched backbone, and writes the results; returns (scores, the paths written)."""
     config = read_run(args.run)
-    config["out"] = str(Path(args.run))
     trained_on = dict(config)
     config["data"] = lasting_name(args.data or config["data"])
     decoding = decoding_from_args(args, config["language"], config["max_new_tokens"])
@@ -293,9 +297,8 @@ def score_run(args):
         scores, predictions = evaluate(model, tokenizer, config, samples, decoding, as_role, args.swap_roles,
                                        args.batch_size, shots)
         scores = kept | scores | found
-        if paths:
-            write_scores(paths, scores, predictions, lines)
-    return scores, [path for path in paths if path.is_file()]
+        written = write_scores(paths, scores, predictions, lines) if paths else []
+    return scores, written
 
 
 def score_predictions(args):
@@ -322,8 +325,6 @@ def score(args):
 
 def parse_args(argv):
     """The command line."""
-    if argv[:1] in (["score"], ["chat"]):
-        raise ValueError(f"`eval.py {argv[0]}` is now `python {'eval' if argv[0] == 'score' else 'chat'}.py --run RUN`")
     parser = Parser(description="Score a run.")
     parser.add_argument("--run", help="a run folder of train.py")
     parser.add_argument("--device", default="auto")

@@ -191,8 +191,10 @@ class HyperModel(nn.Module):
     Any backbone works that has `layers`, `hidden_states`, `lm_head`, `dtype`, `device` and `config.hidden_size`.
     """
     def __init__(self, backbone, config):
-        """Adapts `backbone` in place. Raises ValueError for an unknown method or target module."""
+        """Adapts `backbone` in place. Raises ValueError for an unknown method or target module, or a second model."""
         super().__init__()
+        if any(isinstance(module, AdaptedLinear) for module in backbone.modules()):
+            raise ValueError("this backbone is adapted already: load another one for a second HyperModel")
         if config.method not in METHODS:
             raise ValueError(f"method is {config.method!r}; choose one of {', '.join(METHODS)}")
         self.config = config
@@ -246,10 +248,11 @@ class HyperModel(nn.Module):
     @contextmanager
     def active_roles(self, role_ids):
         """Within this context row b of a batch has the role role_ids[b]. role_ids: (B,) ids in any mixture, or
-        (B, num_roles) weights that blend roles; None: the backbone as it is, outside of any other such context.
+        (B, num_roles) weights that blend roles; None: nothing is activated, the backbone runs as it is.
 
-        The only place where A and B are made: once per forward pass, for the distinct roles and all linears, from fp32
-        parameters into the backbone's dtype. With activation checkpointing the backward pass belongs inside as well.
+        The only place where A and B are made: once per context (a micro-batch, or a whole generation), for the
+        distinct roles and all linears, from fp32 parameters into the backbone's dtype. With activation checkpointing
+        the backward pass belongs inside as well. Contexts do not nest.
         """
         if role_ids is None:
             yield

@@ -9,7 +9,8 @@ A layer id is one *adapted linear*, numbered kind by kind: the linears of a kind
 
 Init (the paper gives none; these are the authors' code's values):
     role and layer embeddings     N(0, 1), truncated at 2
-    every other weight, bias      Xavier-uniform, 0
+    linear: weight, bias          Xavier-uniform, 0
+    LayerNorm: weight, bias       1, 0
     D and U of a head for A       then rescaled to the spread of a Xavier-uniform linear, std(A) = sqrt(2 / (d_in + r))
     U of a head for B             0, so that B = 0 and the adapted model starts as the backbone
 """

@@ -29,7 +29,7 @@ def reference_nll(model, tokenizer, config, samples, batch_size=32, backbone=Fal
 
     backbone: of the untouched backbone, with the role in the prompt. zero: as no role (`mean_roles`).
     Returns nats per token (n,) over a sample's references and their stop tokens, and e_t of Eq. 5 (n, C) of its longest
-    reference. NaN where the prompt alone fills the context. References are read whole, whatever max_length was.
+    reference. NaN where the prompt alone fills the context. References are cut at the context alone, not at max_length.
     """
     in_prompt = (backbone or config["role_in_prompt"]) and not zero
     profiles = config["profiles"] if in_prompt else None
@@ -170,7 +170,7 @@ def mean(values):
 
 @torch.inference_mode()
 def retrieval_top1(model, config, samples, e_t):
-    """Share of test answers whose z_t is nearest to the z_r of the sample's role."""
+    """Share of samples whose reference has a z_t nearest, among all roles, to the z_r of the sample's role."""
     known = ~e_t.isnan().any(1)
     roles = torch.tensor([config["roles"][s.role] for s in samples])[known]
     weight = model.hyper.role_embedding.weight

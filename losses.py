@@ -18,7 +18,7 @@ class ContrastiveProjections(nn.Module):
     """Eq. 5: role embedding (d_c) and response representation (C) into one space of d_z numbers."""
     def __init__(self, role_dim, width):
         super().__init__()
-        self.W_r = nn.Linear(role_dim, role_dim)
+        self.W_r = nn.Linear(role_dim, role_dim)                         # d_z is d_c, as in the authors' code
         self.W_t = nn.Linear(width, role_dim)
         for linear in (self.W_r, self.W_t):                              # the paper gives no init; this is the authors'
             nn.init.normal_(linear.weight, std=0.02)
@@ -65,10 +65,10 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     def forward(ctx, hidden_states, lm_head, targets):
         loss = torch.zeros((), device=hidden_states.device, dtype=at_least_fp32(hidden_states))
         grad = torch.empty_like(hidden_states)
-        rows = max(1, LOGITS_AT_ONCE // len(lm_head))
+        tokens = max(1, LOGITS_AT_ONCE // len(lm_head))
 
-        for h, t, g in zip(hidden_states.split(rows), targets.split(rows), grad.split(rows)):
-            log_p = (h @ lm_head.t()).to(loss.dtype).log_softmax(-1)     # (rows, V)
+        for h, t, g in zip(hidden_states.split(tokens), targets.split(tokens), grad.split(tokens)):
+            log_p = (h @ lm_head.t()).to(loss.dtype).log_softmax(-1)     # (tokens, V)
             loss -= log_p.gather(1, t[:, None]).sum()
 
             if ctx.needs_input_grad[0]:
@@ -82,7 +82,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):
         grad, = ctx.saved_tensors
-        return grad * upstream, None, None                               # not rounded: upstream is an fp32 scalar
+        grad = (grad.to(upstream.dtype) * upstream).to(grad.dtype)       # a GPU would round upstream to grad's dtype
+        return grad, None, None
 
 
 def hyper_contrastive_loss(z_r, z_t, roles, tau=0.1, anchor="role"):

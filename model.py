@@ -265,6 +265,7 @@ class Transformer(nn.Module):
         where = torch.arange(T, device=input_ids.device)                 # (T,)
         if positions is not None:
             where = positions[:, None]                                   # (B, 1)
+            # as an index: k[slots] is (B, nkv, hs), of each row b all heads at slot positions[b]
             slots = (torch.arange(len(positions), device=input_ids.device), slice(None), positions)
             later = torch.arange(cache[0].k.size(2), device=input_ids.device) > where            # (B, S)
             mask = torch.zeros(later.shape, dtype=self.dtype, device=input_ids.device)

@@ -34,14 +34,14 @@ def trigrams(text):
 def similar_pairs(sets):
     """Index pairs of sets whose Jaccard similarity is above SIMILAR, without comparing every pair.
 
-    Such sets share at least one of the |s| - ceil(SIMILAR |s|) + 1 rarest elements of each (prefix filtering,
-    Chaudhuri et al. 2006).
+    Such sets have more than SIMILAR |s| elements in common, so that they share one of the |s| - floor(SIMILAR |s|)
+    rarest elements of each (prefix filtering, Chaudhuri et al. 2006).
     """
     frequency = Counter(element for s in sets for element in s)
     seen_with = defaultdict(list)                                        # {element: earlier sets whose prefix has it}
     for i, s in enumerate(sets):
         rarest_first = sorted(s, key=lambda element: (frequency[element], element))
-        prefix = rarest_first[:len(s) - int(SIMILAR * len(s)) + 1]
+        prefix = rarest_first[:len(s) - int(SIMILAR * len(s))]
         candidates = {j for element in prefix for j in seen_with[element]}
         for j in sorted(candidates):
             if len(s & sets[j]) > SIMILAR * len(s | sets[j]):
@@ -130,10 +130,7 @@ def choose_roles(samples, subset=""):
     if subset.strip().isdigit():
         names = names[:int(subset)]
     elif subset.strip():
-        known = dict.fromkeys(names)
-        names = list(dict.fromkeys(split_names(subset)))
-        for name in names:
-            role_id(name, known)
+        names = list(dict.fromkeys([role_name(name, names) for name in split_names(subset)]))
     if not names:
         raise ValueError(f"role_subset {subset!r} leaves no role")
     return {name: i for i, name in enumerate(names)}
@@ -183,7 +180,10 @@ def roles_by_language(samples):
 
 
 def other_roles(samples, distance=1):
-    """For each sample the role `distance` places after its own among those of its language; None if that is its own."""
+    """For each sample the role `distance` places after its own among those of its language.
+
+    None where the language has no more than `distance` roles, so that distances 1, 2, 3 never name a role twice.
+    """
     roles = roles_by_language(samples)
     others = []
     for s in samples:

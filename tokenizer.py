@@ -168,7 +168,8 @@ class Tokenizer:
     def encode_batch(self, texts):
         """Token ids of each text, with no special token among them."""
         pieces = [self.cut(text).split(CUT) for text in texts]
-        encoded = iter(self.inner.encode_batch(sum(pieces, []), add_special_tokens=False))
+        flat = [piece for of_text in pieces for piece in of_text]
+        encoded = iter(self.inner.encode_batch(flat, add_special_tokens=False))
 
         ids = []
         for of_text in pieces:

@@ -7,9 +7,10 @@
     torchrun --nproc_per_node 8 train.py --config ...            many GPUs; only adapter gradients are exchanged
 
 What has which precision, and where it is decided:
-    backbone: weights, activations              bf16 if the GPU has it, else fp32 (--precision); frozen      checkpoint
+    backbone: weights, activations              bf16 if the GPU has it, else fp32; frozen  config.resolve (--precision)
     A and B                                     the backbone's, made under autocast        HyperModel.active_roles
-    trainable: weights, gradients, AdamW        fp32, as softmax and losses are            here and losses.py
+    trainable: weights, gradients, AdamW        fp32, torch's default                      HyperModel.__init__
+    softmax and sums of the losses              fp32                                       losses.py
 A step whose loss or gradient is not finite is skipped, and logged as such; three in a row end the run. With fp16 the
 loss is scaled (GradScaler), and the first steps are often skipped while it finds its scale: there twenty end the run.
 
@@ -173,7 +174,7 @@ def fit(model, steps, cfg, run, resume, held_out=None):
                     shown |= held_out.look(done)
                 bar.set_postfix(shown)
 
-                # save after the log, so that only steps with finite losses are saved
+                # save after the log: where that ends the run, after too many skipped steps, no checkpoint follows
                 if save_now:
                     rng_states = gather(rng_state(device))
                     if is_main:

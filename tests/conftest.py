@@ -6,8 +6,8 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -86,14 +86,6 @@ def records(path):
     return [json.loads(line) for line in Path(path).read_text("utf8").splitlines()]
 
 
-@dataclass
-class Done:
-    """How a command ended and what it printed, as of subprocess.run."""
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 def command(module, *args, ok=True, stdin=""):
     """Runs the main() of a module of this repository in this process, as if from a terminal. ok: whether it has to succeed."""
     out, err, code = io.StringIO(), io.StringIO(), 0
@@ -107,6 +99,6 @@ def command(module, *args, ok=True, stdin=""):
     if isinstance(code, str):                                            # as Python does at the end
         err.write(code + "\n")
         code = 1
-    done = Done(code or 0, out.getvalue(), err.getvalue())
+    done = subprocess.CompletedProcess(module, code or 0, out.getvalue(), err.getvalue())
     assert ok is None or (done.returncode == 0) == ok, done.stderr[-2000:]
     return done

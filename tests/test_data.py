@@ -127,6 +127,7 @@ def test_any_role_can_be_chosen_by_its_name():
     samples = [Sample("general", name, "q", ("x",), "en") for name in names]
     assert choose_roles(samples, '["2", "Anne, Queen"]') == {"2": 0, "Anne, Queen": 1} and choose_roles(samples, "2") == {"1": 0, "2": 1}
     assert choose_roles(samples, '["[x]"]') == {"[x]": 0} and list(choose_roles(samples, "B, 1")) == ["B", "1"]
+    assert choose_roles(samples, "b,B") == {"B": 0}                      # as the data spell it: a role of lines
     for subset in ("[", "[1]", '[["B"]]', "[" * 100_000):
         with pytest.raises(ValueError, match="no list of names"):
             choose_roles(samples, subset)

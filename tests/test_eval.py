@@ -9,7 +9,17 @@ from test_layer import hyper_model
 from test_likelihood import random_run
 
 from data import Sample
-from eval import evaluate, make_prediction, parse_args, place_in_run, score, training_samples, training_shots
+from eval import (
+    evaluate,
+    make_prediction,
+    parse_args,
+    place_in_run,
+    score,
+    score_paths,
+    training_samples,
+    training_shots,
+    write_scores,
+)
 from generate import Decoding
 from likelihood import read_references
 from metrics import aggregate, tokenize_words
@@ -109,7 +119,7 @@ def test_score_refuses_before_it_starts(args, message):
         score(parse_args(args))
 
 
-@pytest.mark.parametrize("flags", [["--limit", "3"], ["--swap-roles"], ["--likelihood"], ["--backbone"], ["--shots", "2"], ["--temperature", "1"], ["--seed", "0"], ["--data", "x"]])
+@pytest.mark.parametrize("flags", [["--limit", "3"], ["--swap-roles"], ["--likelihood"], ["--backbone"], ["--shots", "2"], ["--temperature", "1"], ["--seed", "0"], ["--data", "x"], ["--decode", "official"]])
 def test_what_is_about_a_run_is_refused_for_answers_that_are_there(flags):
     """R6.23: --limit and --swap-roles were ignored."""
     with pytest.raises(ValueError, match=f"{flags[0]} is about a run"):
@@ -141,10 +151,11 @@ def test_broken_prediction_files(tmp_path, line, message):
     assert message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("old, new", [("score", "python eval.py --run RUN"), ("chat", "python chat.py --run RUN")])
-def test_the_commands_of_old_say_what_they_are_called_now(old, new):
-    done = command("eval", old, "--run", "runs/demo", ok=False)
-    assert new in done.stderr and len(done.stderr.splitlines()) == 1
+def test_only_what_was_written_is_called_so(tmp_path):
+    """Of an earlier scoring likelihood.jsonl may be there."""
+    paths = score_paths(tmp_path)
+    paths[2].touch()
+    assert write_scores(paths, {}, [{"answer": "x"}]) == paths[:2]
 
 
 def test_what_is_adapted_is_told_in_aligned_lines():

@@ -21,6 +21,12 @@ def hyper_model(method, backbone=None, **changes):
     return HyperModel(backbone or small_backbone(), AdapterConfig(**DIMS | dict(method=method) | changes)).eval()
 
 
+def test_a_backbone_is_adapted_once():
+    """A second model would freeze the first one's A and B."""
+    with pytest.raises(ValueError, match="adapted already"):
+        hyper_model("lora", hyper_model("hycora").backbone)
+
+
 def test_methods_and_sizes_are_the_papers_and_the_authors():
     """The paper's methods, by the sources of A and B; the sizes of the authors' code for 7B backbones, in both places where they stand."""
     assert METHODS == {"hycora": ("hyper", "shared"), "lora": ("shared", "shared"), "ind-lora": ("role", "role"), "neeko": ("gated", "gated"),

@@ -136,7 +136,7 @@ def test_the_backbone_reads_as_many_lines_as_the_run_did(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, "read_run", lambda run: {"score_limit": 200, "likelihood_limit": 0})
     asked = []
     monkeypatch.setattr(reproduce, "subprocess", SimpleNamespace(run=lambda arguments, **_: asked.extend(arguments) or SimpleNamespace(returncode=0), DEVNULL=0, PIPE=0))
-    reproduce.in_context(tmp_path, 4, 1)
+    reproduce.in_context(tmp_path, 4)
     assert asked[asked.index("--limit") + 1] == "200" and asked[asked.index("--likelihood-limit") + 1] == "50"
 
 

@@ -194,7 +194,7 @@ def test_only_runs_that_differ_in_nothing_but_the_seed_are_one_row(tmp_path):
             (("a", dict(seed=1)), ("b", dict(seed=2)), ("c", dict(seed=1, rank=4)), ("d", dict(seed=1)))]
     made = compare(runs[:3])["provenance"]
     assert list(made) == [f"hycora ({runs[0]})", f"hycora ({runs[2]})"] and len(made[f"hycora ({runs[0]})"]) == 2
-    with pytest.raises(ValueError, match="the same run as another"):
+    with pytest.raises(ValueError, match="is given twice"):
         compare([runs[0], runs[3]])
     files = [run / "predictions.jsonl" for run in runs[:2]]
     assert [r["seeds"] for r in compare(files)["rows"]] == [1, 1, 1, 1]

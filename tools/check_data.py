@@ -142,7 +142,7 @@ def main():
         print("\n".join(lines))
         broken += n
     if broken:
-        sys.exit(f"tools.check_data: {broken} broken line{'s' * (broken > 1)}, listed above")
+        sys.exit(f"tools.check_data: {counted(broken, 'broken line')}, listed above")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,9 @@ from metrics import METRICS
 from tools.likelihoods import change, likelihood_tables
 from tools.scored_runs import TITLES
 
-FEW_ITEMS = 30                          # a bootstrap of fewer is overconfident: no *
-
 
 def tables(result):
-    """The tables of `compare` as lists of rows of text, headings first, likelihoods before all; * where an interval of
-    at least FEW_ITEMS items leaves 0 out."""
+    """The tables of `compare` as lists of rows of text, headings first, likelihoods before all."""
     has_facts = any("fact" in r for r in result["rows"])
     has_kinds = any(r["kind"] != "all" for r in result["rows"])
     metrics = [m for m in TITLES if m != "fact" or has_facts]
@@ -31,8 +28,8 @@ def tables(result):
     differences = [["difference, 95 % interval", *keys, *titles]]
     for d in result["differences"]:
         differences.append([f"{d['method']} - {d['minus']}", *(d[key] for key in keys),
-                            *(change(d.get(metric), d["n"] >= FEW_ITEMS, "+.2f") for metric in metrics)])
-    first = likelihood_tables(result["likelihood"], FEW_ITEMS) if "likelihood" in result else []
+                            *(change(d.get(metric), d["n"], "+.2f") for metric in metrics)])
+    first = likelihood_tables(result["likelihood"]) if "likelihood" in result else []
     return first + [t for t in (scores, differences) if len(t) > 1]
 
 

@@ -44,10 +44,17 @@ class Server:
         self.log = open(log, "wb")
         self.process = subprocess.Popen([str(part) for part in command], stdout=self.log, stderr=subprocess.STDOUT,
                                         env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment)
+        try:
+            self.wait(log)
+        except BaseException:                            # a signal too: the server must not outlive this program
+            self.stop()
+            raise
+
+    def wait(self, log):
+        """Returns when the server answers. ChildProcessError if it ends or takes too long."""
         give_up = time.monotonic() + START_SECONDS
         while not self.is_healthy():
             if self.process.poll() is not None or time.monotonic() > give_up:
-                self.stop()
                 raise ChildProcessError(f"the server did not start: see {log}")
             time.sleep(1)
 

@@ -19,8 +19,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from files import write_text
-from tools.source import ROOT, blank, find, named, tagged, transplant
+from files import ROOT, write_text
+from tools.source import blank, find, named, tagged, transplant
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ def judge(exercise, folder, show=False):
     return f"not yet: {errors[0] if errors else 'the tests do not run; --show says why'}"
 
 
+@one_line_errors("tools.exercises")
 def main():
     """The command."""
     parser = Parser(description=__doc__.split("\n")[0])
@@ -128,24 +129,24 @@ def main():
     parser.add_argument("--only", choices=[exercise.name for exercise in EXERCISES], help="judge this one")
     parser.add_argument("--show", action="store_true", help="print what the tests print")
     args = parser.parse_args()
-    with one_line_errors("tools.exercises"):
-        if bool(args.out) == bool(args.check):
-            raise ValueError("give either --out or --check")
-        if args.out:
-            write_exercises(args.out)
-        elif not (args.check / "hyper.py").is_file():
-            raise ValueError(f"{args.check} holds no exercises: python -m tools.exercises --out FOLDER makes them")
 
-        verdicts = []
-        wrong = []
-        for exercise in EXERCISES:
-            if args.only in (None, exercise.name):
-                file, owner, name = exercise.place()
-                function = f"{owner}.{name}" if owner else name
-                verdicts.append(judge(exercise, args.check, args.show) if args.check else "")
-                if verdicts[-1].startswith("not yet"):
-                    wrong.append(exercise.name)
-                print(f"{pad(exercise.name, 10)}{pad(file, 17)}{pad(function, 32)}{verdicts[-1]}".rstrip(), flush=True)
+    if bool(args.out) == bool(args.check):
+        raise ValueError("give either --out or --check")
+    if args.out:
+        write_exercises(args.out)
+    elif not (args.check / "hyper.py").is_file():
+        raise ValueError(f"{args.check} holds no exercises: python -m tools.exercises --out FOLDER makes them")
+
+    verdicts = []
+    wrong = []
+    for exercise in EXERCISES:
+        if args.only in (None, exercise.name):
+            file, owner, name = exercise.place()
+            function = f"{owner}.{name}" if owner else name
+            verdicts.append(judge(exercise, args.check, args.show) if args.check else "")
+            if verdicts[-1].startswith("not yet"):
+                wrong.append(exercise.name)
+            print(f"{pad(exercise.name, 10)}{pad(file, 17)}{pad(function, 32)}{verdicts[-1]}".rstrip(), flush=True)
     if args.out:
         print(f"\nwrote {args.out}: write a function, then python -m tools.exercises --check {args.out}")
     elif set(verdicts) == {"right"} and not args.only:

@@ -8,7 +8,6 @@ must give the run's own logits, before the tool reports success.
 """
 from console import Parser, one_line_errors
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -65,7 +64,7 @@ def write_model(model, role, base, folder):
         for pattern in COPIED:
             for file in base.glob(pattern):
                 shutil.copy(file, folder)
-    settings = json.loads((base / "config.json").read_text("utf8"))
+    settings = read_json(base / "config.json")
     dtype = str(model.backbone.dtype).removeprefix("torch.")
     write_json(folder / "config.json", settings | {"torch_dtype": dtype, "dtype": dtype})
 
@@ -75,7 +74,7 @@ def write_model(model, role, base, folder):
     return check_logits(folder, probe(model), expected, share)
 
 
-def export_role(model, tokenizer, config, role, folder, merged=False):
+def export_role(model, tokenizer, config, role, folder, merged):
     """Writes a role's weights and what serving needs; returns the largest difference of its logits to the run's.
 
     merged: into the backbone, which has that role's weights from then on.

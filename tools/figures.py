@@ -10,16 +10,14 @@ from console import Parser, one_line_errors
 
 from pathlib import Path
 
-from files import read_json, write_text
+from files import ROOT, read_json, write_text
 from tools.curves import curves
 from tools.diagrams import batch, sharing
 from tools.plots import nats_differences, parameters, voice_and_fact
 from tools.similarity import similarity
-from tools.source import ROOT
 from tools.svg import Svg
 
 FOLDER = ROOT / "docs/figures"
-STUDY = ROOT / "results/tiny.json"
 REAL = {"ten-roles": "English, 10 roles", "many-roles": "English, 95 roles", "five-roles-zh": "Chinese, 5 roles"}
 CURVES = {                              # studies with several points: parts of the test lines, what the points are
     "tiny-lr": ([("general", "all"), ("role_specific", "own")], "learning rate"),
@@ -92,53 +90,44 @@ def architecture():
     return svg
 
 
-def similarity_icon(svg, x, y, cells=4, size=22):
+def similarity_icon(svg, x, y):
     """A small matrix around (x, y): own responses on the diagonal, others beside it."""
-    for i in range(cells):
-        for j in range(cells):
+    size = 22
+    for i in range(4):
+        for j in range(4):
             sign = "+" if i == j else "–"
             svg.box(x + (j - 1.5) * size, y + (i - 1.5) * size, size, size, sign, size=12)
 
 
 def real_models():
-    """Nats per token of every method on real models, minus HyCoRA's; None before any of these studies has been run."""
-    points = {}
-    for study, title in REAL.items():
-        path = STUDY.with_name(f"{study}.json")
-        if path.is_file():
-            points[title] = read_json(path)["points"]["all"]
-    return nats_differences(points) if points else None
+    """Nats per token of every method on real models, minus HyCoRA's."""
+    return nats_differences({title: points_of(study)["all"] for study, title in REAL.items()})
 
 
-def curves_of_studies():
-    """{name: figure} of the studies with several points that have been run."""
-    figures = {}
-    for name, (parts, title) in CURVES.items():
-        path = STUDY.with_name(f"{name}.json")
-        if path.is_file():
-            figures[name] = curves(read_json(path)["points"], parts, title)
-    return figures
+def points_of(study):
+    """The points of results/STUDY.json."""
+    return read_json(ROOT / f"results/{study}.json")["points"]
 
 
+@one_line_errors("tools.figures")
 def main():
     """The command."""
     parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--run", type=Path, help="a finished run of hycora: draws its similarities too")
     parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args()
-    with one_line_errors("tools.figures"):
-        draws = (architecture, sharing, batch, parameters, real_models)
-        figures = {draw.__name__.replace("_", "-"): draw() for draw in draws}
-        if args.run:
-            figures["similarity"] = similarity(args.run)
-        study = read_json(STUDY)
-        figures["voice-and-fact"] = voice_and_fact(next(iter(study["points"].values())))
-        figures |= curves_of_studies()
-        args.out.mkdir(parents=True, exist_ok=True)
-        drawn = {name: svg for name, svg in figures.items() if svg}
-        for name, svg in drawn.items():
-            write_text(args.out / f"{name}.svg", str(svg))
-        print(f"wrote {', '.join(drawn)} to {args.out}")
+
+    draws = (architecture, sharing, batch, parameters, real_models)
+    figures = {draw.__name__.replace("_", "-"): draw() for draw in draws}
+    if args.run:
+        figures["similarity"] = similarity(args.run)
+    figures["voice-and-fact"] = voice_and_fact(points_of("tiny")["all"])
+    figures |= {study: curves(points_of(study), *about) for study, about in CURVES.items()}
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, svg in figures.items():
+        write_text(args.out / f"{name}.svg", str(svg))
+    print(f"wrote {', '.join(figures)} to {args.out}")
 
 
 if __name__ == "__main__":

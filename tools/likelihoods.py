@@ -16,14 +16,16 @@ from metrics import bootstrap_difference
 
 COLUMNS = ("right", "wrong - right", "zero - right", "role accuracy")
 NATS = COLUMNS[:3]
+FEW_ITEMS = 30                          # a bootstrap of fewer is overconfident: no *
 
 
 def file_beside(predictions):
     """Where the likelihoods are that belong to a file of predictions."""
     path = Path(predictions)
-    if path.name.startswith("predictions"):
+    beside = path.with_suffix(".likelihood.jsonl")
+    if path.name.startswith("predictions") and not beside.is_file():     # as in a run folder
         return path.with_name(path.name.replace("predictions", "likelihood", 1))
-    return path.with_suffix(".likelihood.jsonl")
+    return beside
 
 
 def read_likelihood(path):
@@ -93,9 +95,8 @@ def difference(values, others, same_seeds=False):
             "interval": bootstrap_difference(values, others, same_seeds=same_seeds)}
 
 
-def likelihood_tables(found, few=0):
-    """The two tables of `compare_likelihoods` as rows of text, headings first; * where an interval of at least `few`
-    items leaves 0 out."""
+def likelihood_tables(found):
+    """The two tables of `compare_likelihoods` as rows of text, headings first."""
     has_roles = any(row["role"] != "all" for row in found["rows"])
     has_kinds = any(row["kind"] != "all" for row in found["rows"])
     keys = ["split", *(["role"] if has_roles else []), *(["kind"] if has_kinds else [])]
@@ -107,7 +108,7 @@ def likelihood_tables(found, few=0):
 
     differences = [["difference in nats, 95 % interval", *keys, "right role", *NATS[1:]]]
     for d in found["differences"]:
-        cells = [change(d[column], d["n"] >= few) for column in NATS]
+        cells = [change(d[column], d["n"]) for column in NATS]
         differences.append([f"{d['method']} - {d['minus']}", *(d[key] for key in keys), *cells])
     return [table for table in (rows, differences) if len(table) > 1]
 
@@ -120,10 +121,11 @@ def number(found, form):
     return f"{found['mean']:{form}}{deviation}"
 
 
-def change(found, starred=True, form="+.3f"):
-    """A difference with its interval, as text; "-" where there is none."""
+def change(found, n, form="+.3f"):
+    """A difference over n items with its interval, as text, "-" where there is none; * where an interval of at least
+    FEW_ITEMS items leaves 0 out."""
     if found is None:
         return "-"
     low, high = found["interval"]
-    star = " *" if starred and not low <= 0 <= high else ""
+    star = " *" if n >= FEW_ITEMS and not low <= 0 <= high else ""
     return f"{found['difference']:{form}} [{low:{form}}, {high:{form}}]{star}"

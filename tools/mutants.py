@@ -20,8 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from files import write_text
-from tools.source import ROOT
+from files import ROOT, write_text
 
 TESTS = {                               # the tests that belong to a module
     "hyper": ["tests/test_hyper.py", "tests/test_layer.py"],

@@ -34,7 +34,7 @@ def drift(model, before, roles):
     return torch.stack(parts).mean()
 
 
-def with_role(config, role, profile=""):
+def with_role(config, role, profile):
     """`config` with one role more. ValueError where it is there already, in whatever case."""
     known = {name.casefold(): name for name in config["roles"]}
     if role.casefold() in known:

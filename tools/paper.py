@@ -11,21 +11,20 @@ A mark in the text         what takes its place
     {{parameters}}             the trainable parameters of every method, counted by `tools.params`
     {{test FILE NAME}}         a link to a test
     {{notebook 01 HEADING}}    a link to a notebook that names one of its sections
-    {{figure NAME TEXT}}       a figure, if docs/figures has it
+    {{figure NAME TEXT}}       a figure of docs/figures
 
 A mark that names something that does not exist is an error, so the page has no dead references.
 """
-from console import one_line_errors, render_table
+from console import Parser, one_line_errors, render_table
 
-import json
 import re
 
 from arguments import read_config
-from files import write_text
+from files import ROOT, read_json, write_text
 from hycora_layer import METHODS
 from losses import lambda_at
 from tools.params import AUTHORS, LLAMA2_7B, trainable
-from tools.source import ROOT, cut, named, tagged
+from tools.source import cut, named, tagged
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 TEMPLATE = ROOT / "tools/paper.md"
@@ -103,7 +102,7 @@ def notebook(where):
     found = sorted((ROOT / "notebooks").glob(f"{start}_*.ipynb"))
     if not found:
         raise ValueError(f"there is no notebook {start}")
-    cells = json.loads(found[0].read_text("utf8"))["cells"]
+    cells = read_json(found[0])["cells"]
     headings = re.findall(r"^#+ (.+)$", "\n".join("".join(cell["source"]) for cell in cells), re.M)
     if heading not in headings:
         raise ValueError(f"{found[0].name} has no section {heading!r}")
@@ -111,10 +110,10 @@ def notebook(where):
 
 
 def figure(what):
-    """A figure with its description below; nothing while there is none."""
+    """A figure with its description below."""
     name, text = what.split(" ", 1)
     if not (ROOT / f"docs/figures/{name}.svg").is_file():
-        return ""
+        raise ValueError(f"there is no docs/figures/{name}.svg")
     return f"![{text}](figures/{name}.svg)\n\n*{text}.*"
 
 
@@ -134,7 +133,13 @@ def make_page():
     return re.sub(r"\{\{(.+?)\}\}", fill, TEMPLATE.read_text("utf8"), flags=re.S)
 
 
+@one_line_errors("tools.paper")
+def main():
+    """The command."""
+    Parser(description=__doc__.split("\n")[0]).parse_args()
+    write_text(PAGE, make_page())
+    print("wrote docs/paper.md")
+
+
 if __name__ == "__main__":
-    with one_line_errors("tools.paper"):
-        write_text(PAGE, make_page())
-        print("wrote docs/paper.md")
+    main()

@@ -4,13 +4,12 @@ An adapter holds the role's A and B of every adapted linear under peft's names; 
 What was written is read again and must give the run's own logits: a loader that finds nothing under the names it
 expects (or no lora_alpha) does not complain, but answers as the untouched backbone.
 """
-import json
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
-from files import write_json, write_tensors
+from files import read_json, write_json, write_tensors
 from model import CHATGLM_NAMES
 
 
@@ -41,7 +40,7 @@ def probe(model, role=None):
     return model.backbone(ids) if role is None else model(ids, torch.tensor([role]))
 
 
-def check_logits(folder, logits, expected, share=1e-3):
+def check_logits(folder, logits, expected, share):
     """The largest difference of logits; ValueError if it is more than this share of the largest logit."""
     difference = (logits - expected).abs().max().item()
     if not difference <= share * max(1.0, expected.abs().max().item()):
@@ -73,7 +72,7 @@ def write_adapter(model, role, base, folder):
 @torch.inference_mode()
 def verify(model, role, folder):
     """Largest difference between the run's logits and those of the adapter in `folder`, read as peft reads it."""
-    config = json.loads((folder / "adapter_config.json").read_text("utf8"))
+    config = read_json(folder / "adapter_config.json")
     tensors = load_file(folder / "adapter_model.safetensors")
     scale = config["lora_alpha"] / config["r"]
     expected = probe(model, role)

@@ -77,10 +77,8 @@ def kind_of(method):
 
 
 def voice_and_fact(point):
-    """Every method's ROUGE-L and right facts, of a point of results/STUDY.json; None where no fact was measured."""
+    """Every method's ROUGE-L and right facts, of a point of results/STUDY.json."""
     rows = [row for row in point["rows"] if row.get("kind", "all") == "all" and "fact" in row]
-    if not rows:
-        return None
     methods = list(dict.fromkeys(row["method"] for row in rows))
     splits = list(dict.fromkeys(row["split"] for row in rows))
     height = 44 * len(methods)

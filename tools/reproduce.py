@@ -54,7 +54,7 @@ def make(run, arguments, threads):
         return f"{run}.log: {' '.join(last)} (exit code {done.returncode})"
 
 
-def in_context(run, shots, threads):
+def in_context(run, shots):
     """Scores the untouched backbone of a run with `shots` of the role's training lines in its prompt, on the test lines
     of the run, if that is still to do. Returns the file of its answers, or raises ValueError."""
     scores = run / f"backbone-{shots}-shots.json"
@@ -67,8 +67,7 @@ def in_context(run, shots, threads):
         arguments = ["--run", run, "--backbone", "--shots", shots, "--limit", config["score_limit"], "--likelihood",
                      "--likelihood-limit", lines_to_read(config), "--out", scores]
         print(f"eval.py {shlex.join(map(str, arguments))}", flush=True)
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        done = subprocess.run([sys.executable, "eval.py", *map(str, arguments)], env=environment, text=True,
+        done = subprocess.run([sys.executable, "eval.py", *map(str, arguments)], text=True,
                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         if done.returncode:
             raise ValueError(done.stderr.strip().rpartition("\n")[2])
@@ -132,7 +131,7 @@ def check_published(path, jobs, only):
         has = {(at, name) for at, of in read_json(path)["points"].items() for name in of["runs"]}
     will_have = {key for key in jobs if not only or only & set(key)}
     will_have |= {(at, name) for at, of in finished(jobs).items() for name in of}
-    if lost := sorted(name for _, name in has - will_have):
+    if lost := sorted({name for _, name in has - will_have}):
         raise ValueError(f"{path} would lose {', '.join(lost)}, whose runs are not here: run these too, or --replace")
 
 
@@ -167,8 +166,7 @@ def main():
     answers = {}
     for at, of_variants in points.items():
         first = next(iter(of_variants.values()))[0]
-        threads = max(1, (os.cpu_count() or 1) // args.jobs)
-        answers[at] = [in_context(first, shots, threads) for shots in study.shots]
+        answers[at] = [in_context(first, shots) for shots in study.shots]
 
     # everything that is scored so far
     if points:

@@ -11,12 +11,9 @@ alone. None is typed.
 """
 from console import Parser, one_line_errors, render_table
 
-import json
 import re
-from pathlib import Path
 
-from files import write_text
-from tools.compare_tables import FEW_ITEMS
+from files import ROOT, read_json, write_text
 from tools.likelihoods import likelihood_tables
 from tools.scarcity import PARTS, describe, lead_table, leads
 from tools.studies import STUDIES, VARIANTS
@@ -32,7 +29,6 @@ from tools.tables import (
     score_table,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 
 
@@ -63,7 +59,7 @@ def tables_of(name, result):
     if "likelihood" in point:
         tables[" nats"] = [nats_table(point)]
         tables[" nats differences"] = [nats_difference_table(point)]
-        tables[" likelihood"] = likelihood_tables(point["likelihood"], FEW_ITEMS)
+        tables[" likelihood"] = likelihood_tables(point["likelihood"])
     if kinds := kind_table(point):
         tables[" kinds"] = [kinds]
     texts = {}
@@ -114,7 +110,7 @@ def rows_of(table, methods):
 
 def fill_tables():
     """Writes the tables of results/*.json into the pages."""
-    results = {path.stem: json.loads(path.read_text("utf8")) for path in sorted(RESULTS.glob("*.json"))}
+    results = {path.stem: read_json(path) for path in sorted(RESULTS.glob("*.json"))}
     tables = {"studies": study_table(results)}
     for name, result in results.items():
         tables |= tables_of(name, result)

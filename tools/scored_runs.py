@@ -95,7 +95,7 @@ def grouped(paths, names=None):
                              f"{common} of them the same: score both on the same lines")
         same_runs = groups.setdefault(run.identity, [])
         if run.seed in [run.seed for run, _ in same_runs]:
-            raise ValueError(f"{path} is the same run as another one, seed {run.seed} and all")
+            raise ValueError(f"{path} is given twice, or another run has its settings and its seed")
         same_runs.append((run, path))
     for members in groups.values():
         members.sort(key=lambda member: member[0].seed or 0)

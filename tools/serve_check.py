@@ -5,7 +5,7 @@
 
 Every role is exported to a temporary folder and served on the loopback interface. All roles get the same questions at
 once, as chat messages, and answer greedily. Compared are the ids of the prompts, which have to be equal, and those of
-the answers; where they part, the two tokens and how far apart their logits are for us: in fp32 that is a tie.
+the answers; where they part, how far apart the logits of the two tokens are for us: in fp32 that is a tie.
 """
 from console import Parser, one_line_errors, printable, render_table
 

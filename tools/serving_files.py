@@ -10,7 +10,7 @@ import re
 from jinja2 import TemplateError
 
 from data import run_persona
-from files import write_json, write_text
+from files import read_json, write_json, write_text
 from tokenizer import template_with_default
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)         # what --max-lora-rank takes
@@ -33,7 +33,7 @@ def vllm_rank(rank):
     return next((allowed for allowed in VLLM_RANKS if rank <= allowed), rank)            # beyond them vLLM refuses
 
 
-def make_readme(role, config, prompt, rank=None):
+def make_readme(role, config, prompt, rank):
     """The text of an export's README.md. prompt: a rendered one; rank: that of the adapter, None for a merged model."""
     made_of = "the role's A and the shared B of every linear, as a peft LoRA adapter" if rank else "a merged model"
     text = run_persona(role, config)
@@ -65,7 +65,7 @@ One prompt, as training saw it: {prompt!r}
 """
 
 
-def write_serving_files(folder, role, tokenizer, config, rank=None):
+def write_serving_files(folder, role, tokenizer, config, rank):
     """Writes the three files into an export's folder. rank: that of the adapter, None for a merged model."""
     text = run_persona(role, config)
     template = template_with_default(tokenizer.template_text, text)
@@ -74,9 +74,9 @@ def write_serving_files(folder, role, tokenizer, config, rank=None):
     # a merged model's folder has the backbone's own files, which must not contradict these
     path = folder / "tokenizer_config.json"
     if path.is_file():
-        write_json(path, json.loads(path.read_text("utf8")) | {"chat_template": template})
+        write_json(path, read_json(path) | {"chat_template": template})
     path = folder / "generation_config.json"
-    generation = json.loads(path.read_text("utf8")) if path.is_file() else {}
+    generation = read_json(path) if path.is_file() else {}
     write_json(path, generation | {"eos_token_id": sorted(tokenizer.stop_ids)})
 
     turns = [("system", text)] if text else []

@@ -5,9 +5,8 @@ import itertools
 import re
 import textwrap
 import tokenize
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from files import ROOT
 
 
 def tagged(number):

@@ -1,5 +1,4 @@
 """The tables of the results as rows of text, each from a point of results/STUDY.json."""
-from tools.compare_tables import FEW_ITEMS
 from tools.likelihoods import change, number
 from tools.scored_runs import TITLES
 
@@ -76,11 +75,10 @@ def nats_table(point):
 
 
 def nats_difference_table(point):
-    """What each method has over the first in nats per token, on each kind of knowledge, or split, with its interval;
-    * where that leaves 0 out, of at least FEW_ITEMS items."""
+    """What each method has over the first in nats per token, on each kind of knowledge, or split, with its interval."""
     rows = [{**d, "method": f"{d['method']} - {d['minus']}"} for d in point["likelihood"]["differences"]
             if d["role"] == "all"]
-    return crossed("difference, 95 % interval", parts(rows), rows, lambda d: change(d["right"], d["n"] >= FEW_ITEMS))
+    return crossed("difference, 95 % interval", parts(rows), rows, lambda d: change(d["right"], d["n"]))
 
 
 def named_from_table(rows):
@@ -112,8 +110,7 @@ def crossed(title, columns, rows, cell):
 
 
 def difference_table(point):
-    """What each method has over the first in every metric that is shown, with its interval; * where that leaves 0
-    out, of at least FEW_ITEMS items."""
+    """What each method has over the first in every metric that is shown, with its interval."""
     differences = whole_splits(point["differences"])
     columns = [(split, metric) for split in dict.fromkeys(d["split"] for d in differences)
                for metric in printed_metrics(differences)]
@@ -121,7 +118,7 @@ def difference_table(point):
     table = [["difference, 95 % interval", *heads]]
     for method, minus in dict.fromkeys((d["method"], d["minus"]) for d in differences):
         of = {d["split"]: d for d in differences if d["method"] == method}
-        cells = [change(of[split].get(metric), of[split]["n"] >= FEW_ITEMS, "+.1f") for split, metric in columns]
+        cells = [change(of[split].get(metric), of[split]["n"], "+.1f") for split, metric in columns]
         table.append([f"{method} - {minus}", *cells])
     return table
 
@@ -129,7 +126,7 @@ def difference_table(point):
 def across_table(rows):
     """What each method gains in nats from a study's first point to its others, on each kind of knowledge, or split."""
     named = [{**row, "method": f"{row['method']}: {row['to']} - {row['from']}"} for row in rows]
-    return crossed("difference, 95 % interval", parts(named), named, lambda d: change(d, d["n"] >= FEW_ITEMS))
+    return crossed("difference, 95 % interval", parts(named), named, lambda d: change(d, d["n"]))
 
 
 def curve_table(points, by_kind=False):
@@ -164,7 +161,7 @@ def difference_curve_table(points):
         for d in rows:
             if (d["split"], d["kind"]) in shown:
                 key = (f"{d['method']} - {d['minus']}", part_of(d))
-                cells.setdefault(key, {})[at] = change(d["right"], d["n"] >= FEW_ITEMS)
+                cells.setdefault(key, {})[at] = change(d["right"], d["n"])
 
     table = [["difference, 95 % interval", "lines", *points]]
     for key, of in cells.items():

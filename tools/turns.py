@@ -87,7 +87,6 @@ def main():
 
     # the test questions of the run, asked in conversations
     model, tokenizer, config = load_run(args.run, args.device)
-    config["out"] = str(Path(args.run))
     samples = load_test_samples(config["data"], config["language"], config["splits"],
                                 generalization=config["generalization"], roles=config["roles"])
     samples = [sample for sample in samples if not sample.history]       # others mean nothing as a first turn

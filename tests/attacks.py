@@ -312,9 +312,9 @@ COMMAND_LINES = [
     (33, "", (), "tools.voice --runs {s}/data", "is not a run folder"),
     (33, "", (), "tools.figures --run {s}/data --out {s}/new", "is not a run folder"),
     (33, "", (), "tools.compare --runs {s}/data", "is not a run folder"),
-    (33, "", (), "tools.judge --a {s}/run/predictions.jsonl --b {s}/run/predictions.jsonl --judge local:{s}/data", "has no config.json"),
+    (33, "", (), "tools.judge --a {s}/run/predictions.jsonl --b {s}/run/predictions.jsonl --local {s}/data", "has no config.json"),
     (7, "", (), "tools.collect --endpoint http://me:secret@127.0.0.1:9/v1 --model m --data {s}/data --language zh --out {s}/new.jsonl", "put the key in OPENAI_API_KEY"),
-    (7, "", (), "tools.judge --a {s}/run/predictions.jsonl --b {s}/run/predictions.jsonl --base-url 127.0.0.1 --judge-model m", "an endpoint is a URL"),
+    (7, "", (), "tools.judge --a {s}/run/predictions.jsonl --b {s}/run/predictions.jsonl --endpoint 127.0.0.1 --model m", "an endpoint is a URL"),
     (14, "new.jsonl", ("write", "my notes\n"), "tools.collect --endpoint http://127.0.0.1:9 --model m --data {s}/data --language zh --out {s}/new.jsonl", "new.jsonl:1"),
 ]
 

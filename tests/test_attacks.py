@@ -141,7 +141,7 @@ def test_an_attack_ends_in_one_line_and_harms_nothing(number, file, how, line, w
 
 
 @pytest.mark.parametrize("line", ["eval", "eval here", "predictions", "train", "export", "merge", "add_role", "convert", "resume",
-                                  "tools.judge --a {s}/run/predictions.jsonl --b {s}/run/predictions.jsonl --judge local:{s}/model --out {s}/new.jsonl"])
+                                  "tools.judge --a {s}/run/predictions.jsonl --b {s}/run/predictions.jsonl --local {s}/model --out {s}/new.jsonl"])
 def test_a_full_disk_is_one_line_at_every_write(line, sandbox):
     """A limit on the size of files stands in for the disk. What was there stays, and only a new run's folder and an empty collection are left."""
     (sandbox / "run/adapter.safetensors").unlink() if line == "resume" else None

@@ -299,7 +299,7 @@ def test_a_fair_judge_is_counted_resumed_and_capped(service, tmp_path):
         first = re.search(r"Answer 1: (\w+)", messages[0]["content"])[1]
         return "I compared them.\n**Verdict: " + ("1" if first == "good" else "2") + "**"
     service.reply, service.behaviours = fair, ["slow", 503, "garbage"]
-    args = [*files(tmp_path), "--base-url", service.url, "--judge-model", "m"]
+    args = [*files(tmp_path), "--endpoint", service.url, "--model", "m"]
     done = run_judge(*args, "--limit", "5", OPENAI_API_KEY="sk-secret")
     assert "behaviour: A wins 1.00, ties 0.00, B wins 0.00; A - B +1.00" in done.stdout and "n = 5" in done.stdout and "agree in 100%" in done.stdout
     assert len(service.calls) == 5 * 4 + 2                                              # two of them failed at first
@@ -311,7 +311,7 @@ def test_a_fair_judge_is_counted_resumed_and_capped(service, tmp_path):
 
 
 def test_a_judge_that_always_takes_the_first_makes_ties_and_a_bad_one_is_not_believed(service, tmp_path):
-    args = [*files(tmp_path, 4), "--base-url", service.url, "--judge-model", "m"]
+    args = [*files(tmp_path, 4), "--endpoint", service.url, "--model", "m"]
     service.reply = lambda messages: "Verdict: 1"
     assert "knowledge: A wins 0.00, ties 1.00, B wins 0.00; A - B +0.00" in run_judge(*args).stdout
     service.reply = lambda messages: "Both are nice, say 1 or 2."
@@ -321,7 +321,7 @@ def test_a_judge_that_always_takes_the_first_makes_ties_and_a_bad_one_is_not_bel
 
 
 def test_other_answers_are_judged_anew(service, tmp_path):
-    args = [*files(tmp_path, 2), "--base-url", service.url, "--judge-model", "m"]
+    args = [*files(tmp_path, 2), "--endpoint", service.url, "--model", "m"]
     service.reply = lambda messages: "Verdict: 1"
     run_judge(*args)
     path = tmp_path / "b.jsonl"
@@ -332,7 +332,7 @@ def test_other_answers_are_judged_anew(service, tmp_path):
 @pytest.mark.parametrize("broken", ['"x": "a"', '"verdict": "c"', '"verdict": []'])
 def test_a_collected_verdict_that_is_none_is_one_line(service, tmp_path, broken):
     """A line without its "verdict" was a traceback, after all other calls were paid."""
-    args = [*files(tmp_path, 2), "--base-url", service.url, "--judge-model", "m"]
+    args = [*files(tmp_path, 2), "--endpoint", service.url, "--model", "m"]
     service.reply = lambda messages: "Verdict: 1"
     run_judge(*args)
     path = tmp_path / "verdicts.jsonl"
@@ -350,12 +350,12 @@ def test_verdicts_are_parsed_strictly():
 
 def test_a_local_backbone_can_judge_and_bad_calls_get_one_line(tmp_path):
     args = files(tmp_path, 3)
-    done = run_judge(*args, "--judge", "local:tiny/backbone", "--limit", "2")
+    done = run_judge(*args, "--local", "tiny/backbone", "--limit", "2")
     assert "n = 2" in done.stdout and (tmp_path / "verdicts.jsonl").read_text().count("\n") == 8
     (tmp_path / "c.jsonl").write_text('{"split": "general", "role": "Z", "question": "q", "references": ["x"], "answer": ""}\n')
-    for bad, message in (([*args], "name a judge"), ([*args, "--judge", "gpt"], "local:FOLDER"),
-                         ([*args[:3], str(tmp_path / "c.jsonl"), "--judge", "local:tiny/backbone"], "no question in common"),
-                         ([*args[:3], str(tmp_path / "none"), "--judge", "local:tiny/backbone"], "No such file")):
+    for bad, message in (([*args], "name a judge"), ([*args, "--model", "gpt"], "name a judge"),
+                         ([*args[:3], str(tmp_path / "c.jsonl"), "--local", "tiny/backbone"], "no question in common"),
+                         ([*args[:3], str(tmp_path / "none"), "--local", "tiny/backbone"], "No such file")):
         error = run_judge(*bad, ok=False).stderr
         assert message in error and len(error.splitlines()) == 1, error
 

@@ -20,24 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from files import ROOT, write_text
-from tools.source import blank, find, named, tagged, transplant
+from tools.source import blank, find, transplant
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """A function to write; `function` is module.name, empty if the tag of the equation identifies it."""
+    """A function to write, and the tests that judge it."""
     name: str
+    file: str
+    function: str                       # or Class.method
     tests: tuple
-    function: str = ""
-
-    def place(self):
-        """(file name, class or None, function name)."""
-        if not self.function:
-            path, owner, node = tagged(self.name.removeprefix("Eq. "))
-            return path.name, owner.name if owner else None, node.name
-        path, node = named(self.function)
-        _, *owner, _ = self.function.split(".")
-        return path.name, owner[0] if owner else None, node.name
 
     def message(self):
         """What a blank says when it is called."""
@@ -48,26 +40,30 @@ class Exercise:
 
 PATIENCE = 300                          # seconds for the tests of an exercise
 EXERCISES = (
-    Exercise("Eq. 1", ("test_hyper.py::test_equations_one_to_three",)),
-    Exercise("Eq. 2", ("test_hyper.py::test_equations_one_to_three",)),
-    Exercise("Eq. 3", ("test_hyper.py::test_equations_one_to_three",
-                       "test_hyper.py::test_init_is_the_table_of_the_docstring")),
-    Exercise("Eq. 4", ("test_layer.py::test_equation_four_by_hand",)),
-    Exercise("Eq. 5", ("test_losses.py::test_equation_five_is_two_affine_maps_and_starts_small",)),
-    Exercise("Eq. 6", ("test_losses.py::test_equation_eight_cosine_and_minimum_and_equation_six",)),
-    Exercise("Eq. 7", ("test_losses.py::test_equation_seven", "test_losses.py::test_known_values_of_equation_seven")),
-    Exercise("Eq. 8", ("test_losses.py::test_equation_eight_line",
-                       "test_losses.py::test_equation_eight_cosine_and_minimum_and_equation_six")),
-    Exercise("labels", ("test_data.py::test_supervised_ids_are_exactly_response_and_stop",
-                        "test_data.py::test_labels_are_the_tokens_that_a_causal_language_model_is_scored_on"),
-             "batches.collate"),
-    Exercise("KV cache", ("test_model.py::test_cached_decoding_of_ragged_rows_equals_the_full_forward",),
-             "model.LayerCache.update"),
-    Exercise("sampling", ("test_generate.py::test_sampling_follows_the_distribution_and_its_limits",
-                          "test_generate.py::test_repetition_penalty_as_in_transformers",
-                          "test_generate.py::test_top_k_top_p_and_temperature_together_as_in_transformers"),
-             "generate.sample_next_token"),
-    Exercise("BLEU", ("test_metrics.py::test_bleu_is_nltks",), "metrics.bleu4"),
+    Exercise("Eq. 1", "hyper.py", "HyperNetwork.encode", ("test_hyper.py::test_equations_one_to_three",)),
+    Exercise("Eq. 2", "hyper.py", "ResidualBlock.forward", ("test_hyper.py::test_equations_one_to_three",)),
+    Exercise("Eq. 3", "hyper.py", "Head.forward", (
+        "test_hyper.py::test_equations_one_to_three", "test_hyper.py::test_init_is_the_table_of_the_docstring")),
+    Exercise("Eq. 4", "hycora_layer.py", "AdaptedLinear.forward", ("test_layer.py::test_equation_four_by_hand",)),
+    Exercise("Eq. 5", "losses.py", "ContrastiveProjections.forward", (
+        "test_losses.py::test_equation_five_is_two_affine_maps_and_starts_small",)),
+    Exercise("Eq. 6", "losses.py", "total_loss", (
+        "test_losses.py::test_equation_eight_cosine_and_minimum_and_equation_six",)),
+    Exercise("Eq. 7", "losses.py", "hyper_contrastive_loss", (
+        "test_losses.py::test_equation_seven", "test_losses.py::test_known_values_of_equation_seven")),
+    Exercise("Eq. 8", "losses.py", "lambda_at", (
+        "test_losses.py::test_equation_eight_line",
+        "test_losses.py::test_equation_eight_cosine_and_minimum_and_equation_six")),
+    Exercise("labels", "batches.py", "collate", (
+        "test_data.py::test_supervised_ids_are_exactly_response_and_stop",
+        "test_data.py::test_labels_are_the_tokens_that_a_causal_language_model_is_scored_on")),
+    Exercise("KV cache", "model.py", "LayerCache.update", (
+        "test_model.py::test_cached_decoding_of_ragged_rows_equals_the_full_forward",)),
+    Exercise("sampling", "generate.py", "sample_next_token", (
+        "test_generate.py::test_sampling_follows_the_distribution_and_its_limits",
+        "test_generate.py::test_repetition_penalty_as_in_transformers",
+        "test_generate.py::test_top_k_top_p_and_temperature_together_as_in_transformers")),
+    Exercise("BLEU", "metrics.py", "bleu4", ("test_metrics.py::test_bleu_is_nltks",)),
 )
 
 
@@ -79,18 +75,17 @@ def write_exercises(out):
     for path in sorted(ROOT.glob("*.py")):
         text = path.read_text("utf8")
         for exercise in EXERCISES:
-            file, owner, name = exercise.place()
-            if file == path.name:
-                text = blank(text, owner, name, exercise.message())
+            if exercise.file == path.name:
+                text = blank(text, exercise.function, exercise.message())
         write_text(out / path.name, text)
 
 
 def judge(exercise, folder, show=False):
     """"blank", "right", or "not yet: " and what is wrong. OSError if the folder holds no exercises."""
-    file, owner, name = exercise.place()
+    file = exercise.file
     text = (folder / file).read_text("utf8")
     try:
-        node = find(text, owner, name)
+        node = find(text, exercise.function)
     except SyntaxError as e:
         return f"not yet: {file}, line {e.lineno}: {e.msg}"
     except ValueError as e:
@@ -100,8 +95,8 @@ def judge(exercise, folder, show=False):
 
     # all other exercises as in the project
     for other in EXERCISES:
-        if other.place()[0] == file and other != exercise:
-            text = transplant(text, (ROOT / file).read_text("utf8"), *other.place()[1:])
+        if other.file == file and other != exercise:
+            text = transplant(text, (ROOT / file).read_text("utf8"), other.function)
 
     with tempfile.TemporaryDirectory() as core:
         write_text(Path(core) / file, text)
@@ -141,12 +136,11 @@ def main():
     wrong = []
     for exercise in EXERCISES:
         if args.only in (None, exercise.name):
-            file, owner, name = exercise.place()
-            function = f"{owner}.{name}" if owner else name
             verdicts.append(judge(exercise, args.check, args.show) if args.check else "")
             if verdicts[-1].startswith("not yet"):
                 wrong.append(exercise.name)
-            print(f"{pad(exercise.name, 10)}{pad(file, 17)}{pad(function, 32)}{verdicts[-1]}".rstrip(), flush=True)
+            place = pad(exercise.file, 17) + pad(exercise.function, 32)
+            print(f"{pad(exercise.name, 10)}{place}{verdicts[-1]}".rstrip(), flush=True)
     if args.out:
         print(f"\nwrote {args.out}: write a function, then python -m tools.exercises --check {args.out}")
     elif set(verdicts) == {"right"} and not args.only:

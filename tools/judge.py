@@ -1,7 +1,7 @@
 """A judge compares two files of answers: which is more in character, and which shows more knowledge (Table 4).
 
-    python -m tools.judge --a A.jsonl --b B.jsonl --base-url URL --judge-model NAME [--limit 100] [--dry-run]
-    python -m tools.judge --a A.jsonl --b B.jsonl --judge local:FOLDER
+    python -m tools.judge --a A.jsonl --b B.jsonl --endpoint URL --model NAME [--limit 100] [--dry-run]
+    python -m tools.judge --a A.jsonl --b B.jsonl --local FOLDER
 
 The files are predictions.jsonl of two runs. For each question and each of two criteria the judge sees both answers
 twice, in either order; an answer wins only if it is preferred both times, all else is a tie. Verdicts are appended to
@@ -92,36 +92,41 @@ def main():
     parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--a", required=True, help="predictions.jsonl of one run")
     parser.add_argument("--b", required=True, help="of the other")
-    parser.add_argument("--base-url", help="an OpenAI-compatible service")
-    parser.add_argument("--judge-model", help="the service's name of the model")
-    parser.add_argument("--judge", help="local:FOLDER, a backbone as judge")
+    parser.add_argument("--endpoint", help="URL of an OpenAI-compatible service")
+    parser.add_argument("--model", help="the service's name of the model")
+    parser.add_argument("--local", metavar="FOLDER", help="a backbone as judge, instead of a service")
     parser.add_argument("--out", help="JSONL of verdicts; default: beside --a")
     parser.add_argument("--limit", type=int, default=0, help="at most so many questions, four calls each; 0: all")
     parser.add_argument("--dry-run", action="store_true", help="print the first prompt and the number of calls")
     args = parser.parse_args()
-    name = args.judge or args.judge_model
     if args.limit < 0:
         raise ValueError("--limit has to be 0 or more")
-    if not args.dry_run and not (args.judge or args.base_url and args.judge_model):
-        raise ValueError("name a judge: --base-url and --judge-model, or --judge local:FOLDER")
+    if not args.dry_run and bool(args.local) == bool(args.endpoint and args.model):
+        raise ValueError("name a judge: --endpoint and --model, or --local FOLDER")
+
+    # what to ask: each pair, by each criterion, in either order
+    name = args.local or args.model
     about = {"judge": name, "a_file": args.a, "b_file": args.b}
     items = [about | pair | {"criterion": criterion, "order": order}
              for pair in pairs(args.a, args.b, args.limit) for criterion in CRITERIA for order in ("ab", "ba")]
     if args.dry_run:
         return print(f"{prompt_of(items[0])}\n\n({len(items)} such calls)")
-    if args.judge and not args.judge.startswith("local:"):
-        raise ValueError(f"--judge is {args.judge!r}; it takes local:FOLDER")
-    verdict = local(args.judge.removeprefix("local:")) if args.judge else service(args.base_url, name)
+
+    # the verdicts
+    verdict = local(args.local) if args.local else service(args.endpoint, args.model)
     names = (*about, "criterion", "order", "split", "role", "question", "texts")
 
     def work(item):
         found, reply = verdict(prompt_of(item))
         won = {"1": item["order"][0], "2": item["order"][1]}.get(found, found)
         return {n: item[n] for n in names} | {"verdict": won, "reply": reply}
+
     out = Path(args.out or Path(args.a).with_name("verdicts.jsonl"))
-    verdicts = resumable_map(out, names, items, work, 1 if args.judge else 8)
+    verdicts = resumable_map(out, names, items, work, 1 if args.local else 8)
     if any(v.get("verdict", "missing") not in ("a", "b", "tie", None) for v in verdicts):
         raise ValueError(f"{out}: a \"verdict\" is none of a, b, tie and null")
+
+    # how often each side won
     print(f"{name} on A = {args.a} and B = {args.b}; verdicts in {out}")
     for criterion, t in tally(verdicts).items():
         if not t["n"]:

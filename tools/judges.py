@@ -16,13 +16,13 @@ def parse(text):
     return found and found[1]
 
 
-def service(url, name, tries=3):
+def service(url, name):
     """A judge behind an OpenAI-compatible endpoint: a function from prompt to (verdict or None, its reply)."""
     check_endpoint(url)
     read_key()
 
     def verdict(prompt):
-        for _ in range(tries):
+        for _ in range(3):                               # where no verdict can be read
             reply = chat_completion(url, name, [{"role": "user", "content": prompt}], max_tokens=512, temperature=0)
             if found := parse(reply):
                 break

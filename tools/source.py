@@ -27,20 +27,25 @@ def tagged(number):
 
 def named(name):
     """(path, node) of "module.function", "module.Class.method" or "module.TABLE"."""
-    module, *parts = name.split(".")
+    module, _, name = name.partition(".")
     path = ROOT / f"{module}.py"
     if not path.is_file():
         raise ValueError(f"there is no {module}.py")
-    node = ast.parse(path.read_text("utf8"))
-    for part in parts:
+    return path, find(path.read_text("utf8"), name)
+
+
+def find(text, name):
+    """The node of "function", "Class.method" or "TABLE" in a source text. ValueError if there is none."""
+    node = ast.parse(text)
+    for part in name.split("."):
         for child in node.body:
             is_table = isinstance(child, ast.Assign) and getattr(child.targets[0], "id", None) == part
             if is_table or getattr(child, "name", None) == part:
                 node = child
                 break
         else:
-            raise ValueError(f"{module}.py has no {name}")
-    return path, node
+            raise ValueError(f"there is no {name}")
+    return node
 
 
 def cut(path, node):
@@ -61,27 +66,15 @@ def cut(path, node):
 
 
 # ------------------------------------------------------------------------------------------ blanks, for exercises
-def find(text, owner, name):
-    """The node of a function in a source text. ValueError if it is gone."""
-    nodes = ast.parse(text).body
-    if owner:
-        classes = [node for node in nodes if isinstance(node, ast.ClassDef) and node.name == owner]
-        nodes = classes[0].body if classes else []
-    for node in nodes:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            return node
-    raise ValueError(f"there is no {f'{owner}.' if owner else ''}{name} any more")
-
-
 def is_guard(node):
     """Whether a statement does nothing but raise or return if something holds."""
     return isinstance(node, ast.If) and not node.orelse and isinstance(node.body[-1], (ast.Raise, ast.Return))
 
 
-def blank(text, owner, name, message):
+def blank(text, name, message):
     """`text` with the body of a function, after the guards that it begins with, replaced by its comments and a
     NotImplementedError."""
-    node = find(text, owner, name)
+    node = find(text, name)
     lines = text.splitlines(keepends=True)
     body = node.body[1:] if ast.get_docstring(node) else node.body
     body = list(itertools.dropwhile(is_guard, body))
@@ -97,10 +90,10 @@ def blank(text, owner, name, message):
     return "".join(lines[:first] + comments + lines[node.end_lineno:])
 
 
-def transplant(text, source, owner, name):
+def transplant(text, source, name):
     """`text` with a function as it is in `source`."""
-    there = find(source, owner, name)
-    here = find(text, owner, name)
+    there = find(source, name)
+    here = find(text, name)
     lines = text.splitlines(keepends=True)
     function = source.splitlines(keepends=True)[there.lineno - 1:there.end_lineno]
     return "".join(lines[:here.lineno - 1] + function + lines[here.end_lineno:])

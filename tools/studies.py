@@ -78,7 +78,7 @@ STUDIES = {
     "tiny-hcl": Study(f"{TINY} {LINES}", HCL, (1, 2, 3), page="contrastive-loss",
                       question="what does the contrastive loss do?"),
     "tiny-lr": Study(f"{TINY} {LINES}", (*HALVES, "lora", "ind-lora", OURS), (0,),
-                     {lr: f"--lr {lr}" for lr in ("0.0007", "0.002", "0.006", "0.018")}, page="which-half",
+                     {lr: f"--lr {lr}" for lr in ("0.0007", "0.002", "0.006", "0.018", "0.054")}, page="which-half",
                      question="which learning rate is best for each method?"),
     "tiny-rank": Study(f"{TINY} {LINES}", HALVES, (1, 2, 3, 4, 5),
                        {r: f"--rank {r} --alpha {2 * int(r)}" for r in ("8", "16", "64")}, page="which-half",

@@ -60,11 +60,34 @@ def test_published_rows_are_not_lost(study, tmp_path):
     """A clone has the results file, but not the runs of its rows; nothing is trained before that is said."""
     path = tmp_path / "results/tiny.json"
     path.parent.mkdir()
-    path.write_text('{"points": {"all": {"runs": {"hycora": {}, "lora": {}}}}}')
+    path.write_text('{"arguments": "", "points": {"all": {"runs": {"hycora": {}, "lora": {}}}}}')
     before = path.read_bytes()
     assert "would lose hycora, lora, whose runs are not here" in study("--only", "ind-lora")
     assert "would lose lora," in study("--only", "hycora")
     assert path.read_bytes() == before and not (tmp_path / "runs").exists()
+
+
+def test_points_that_are_not_run_here_stay(monkeypatch, tmp_path):
+    """A later point joins a published study, whose other runs are gone."""
+    def point(name):
+        return {"runs": {name: {}}}
+    def row(start, end):
+        return {"from": start, "to": end}
+    published = {"study": "s", "arguments": "--a", "torch": "1, 2", "points": {"low": point("old"), "high": point("old")},
+                 "across": [row("low", "high"), row("low", "top")]}
+    result = published | {"torch": "2, 3", "points": {"top": point("new"), "high": point("new")}, "across": [row("high", "top")]}
+    found = reproduce.with_published(result, published, ("low", "high", "top"))
+    assert list(found["points"]) == ["low", "high", "top"] and found["torch"] == "1, 2, 3" and found["across"] == [row("high", "top")]
+    assert [of["runs"] for of in found["points"].values()] == [{"old": {}}, {"new": {}}, {"new": {}}]
+
+    path = tmp_path / "s.json"
+    path.write_text(json.dumps(published))
+    monkeypatch.setattr(reproduce, "finished", lambda jobs: {})
+    jobs = dict.fromkeys([("low", "old"), ("high", "old"), ("top", "old")])
+    assert reproduce.read_published(path, "--a", jobs, {"top"}) == published
+    assert reproduce.read_published(path, "--b", jobs, set()) == published and reproduce.read_published(tmp_path / "t.json", "", jobs, set()) is None
+    with pytest.raises(ValueError, match="made with --a"):
+        reproduce.read_published(path, "--b", jobs, {"top"})
 
 
 class OneByOne:

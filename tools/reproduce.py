@@ -123,16 +123,35 @@ def made_with(points):
     return ", ".join(sorted(made))
 
 
-def check_published(path, jobs, only):
-    """ValueError if a results file has variants that are neither run here nor about to be: it would lose them."""
+def read_published(path, arguments, jobs, only):
+    """The published results of a study; None where there are none. Points of which nothing is run here will stay.
+
+    ValueError if they were made with other arguments, or if a point that is run here would lose a variant.
+    """
     if not path.is_file():
-        return
+        return None
+    published = read_json(path)
     with reading(path, "results of a study"):
-        has = {(at, name) for at, of in read_json(path)["points"].items() for name in of["runs"]}
+        has = {(at, name) for at, of in published["points"].items() for name in of["runs"]}
+        other = published["arguments"] != arguments
+
     will_have = {key for key in jobs if not only or only & set(key)}
     will_have |= {(at, name) for at, of in finished(jobs).items() for name in of}
-    if lost := sorted({name for _, name in has - will_have}):
+    here = {at for at, _ in will_have}
+    if lost := sorted({name for at, name in has - will_have if at in here}):
         raise ValueError(f"{path} would lose {', '.join(lost)}, whose runs are not here: run these too, or --replace")
+    if other and any(at not in here for at, _ in has):
+        raise ValueError(f"{path} was made with {published['arguments']}: run its points with that, or --replace")
+    return published
+
+
+def with_published(result, published, order):
+    """A study's results, with the published ones of points that were not run here; order: that of the points."""
+    points = published["points"] | result["points"]
+    across = [row for row in published["across"] if not {row["from"], row["to"]} & set(result["points"])]
+    torch = dict.fromkeys([*published["torch"].split(", "), *result["torch"].split(", ")])
+    return result | {"torch": ", ".join(torch), "points": {at: points[at] for at in order if at in points},
+                     "across": across + result["across"]}
 
 
 @one_line_errors("tools.reproduce")
@@ -155,9 +174,10 @@ def main():
 
     # train
     jobs = plan(study, Path(args.out) / args.study, keys)
+    more = [Path(key).name if os.path.isabs(key) else key for key in keys]           # no machine's folders
+    about = {"study": args.study, "arguments": " ".join([study.arguments, *more]), "more": study.more}
     path = RESULTS / f"{args.study}.json"
-    if not args.replace:
-        check_published(path, jobs, only)
+    published = None if args.replace else read_published(path, about["arguments"], jobs, only)
     seeds = study.seeds if args.seeds is None else range(1, args.seeds + 1)
     wrong = train_missing(jobs, seeds, only, args.jobs)
     points = finished(jobs)
@@ -170,12 +190,12 @@ def main():
 
     # everything that is scored so far
     if points:
-        more = [Path(key).name if os.path.isabs(key) else key for key in keys]       # no machine's folders
+        result = about | {"torch": made_with(points), "across": across(points),
+                          "points": {at: gather(of, answers[at]) for at, of in points.items()}}
+        if published:
+            result = with_published(result, published, study.points)
         RESULTS.mkdir(exist_ok=True)
-        write_json(path, {
-            "study": args.study, "arguments": " ".join([study.arguments, *more]), "more": study.more,
-            "torch": made_with(points),
-            "points": {at: gather(of, answers[at]) for at, of in points.items()}, "across": across(points)})
+        write_json(path, result)
         fill_tables()
         print(f"wrote results/{args.study}.json, and those of its tables for which a page has marks")
     if wrong:

@@ -106,9 +106,9 @@ def likelihood_tables(found):
         cells = [number(row[column], ".3f") for column in NATS] + [number(row["role accuracy"], ".1f")]
         rows.append([row["method"], *(row[key] for key in keys), str(row["n"]), str(row["seeds"]), *cells])
 
-    differences = [["difference in nats, 95 % interval", *keys, "right role", *NATS[1:]]]
+    differences = [["difference, 95 % interval", *keys, "right role", *COLUMNS[1:]]]
     for d in found["differences"]:
-        cells = [change(d[column], d["n"]) for column in NATS]
+        cells = [change(d[column], d["n"]) for column in NATS] + [change(d["role accuracy"], d["n"], "+.1f")]
         differences.append([f"{d['method']} - {d['minus']}", *(d[key] for key in keys), *cells])
     return [table for table in (rows, differences) if len(table) > 1]
 
@@ -126,6 +126,6 @@ def change(found, n, form="+.3f"):
     FEW_ITEMS items leaves 0 out."""
     if found is None:
         return "-"
-    low, high = found["interval"]
+    low, high = (round(end, 9) for end in found["interval"])             # equal scores may differ by rounding
     star = " *" if n >= FEW_ITEMS and not low <= 0 <= high else ""
     return f"{found['difference']:{form}} [{low:{form}}, {high:{form}}]{star}"

@@ -5,9 +5,9 @@
 A table goes between "<!-- table NAME -->" and "<!-- end -->". NAME is a study, or with a word after it: "differences",
 "nats" and "nats differences" (as the right role alone), "likelihood" (all of it), "kinds" (the facts of each kind of
 knowledge; of a study with several points, nats too), "voice" (what a classifier hears), "scarcity" (HyCoRA's lead over
-independent LoRAs by a role's training lines), or, of a study with several points, "across" (from the first point to
-the others). "studies" are all studies, and how many of their runs are finished. "NAME of METHOD, METHOD" has these rows
-alone. None is typed.
+independent LoRAs, and over a shared one, by a role's training lines), or, of a study with several points, "across"
+(from the first point to the others). "studies" are all studies, and how many of their runs are finished. "NAME of
+METHOD, METHOD" has these rows alone. None is typed.
 """
 from console import Parser, one_line_errors, render_table
 
@@ -26,6 +26,7 @@ from tools.tables import (
     named_from_table,
     nats_difference_table,
     nats_table,
+    printed_metrics,
     score_table,
 )
 
@@ -49,7 +50,10 @@ def tables_of(name, result):
     """{mark: table in markdown} of a study's results."""
     points = result["points"]
     if len(points) > 1:
+        metrics = printed_metrics(next(iter(points.values()))["rows"])
+        differences = [render_table(difference_curve_table(points, metric), True) for metric in metrics]
         return {name: f"{render_table(curve_table(points), True)}\n\n{conditions(result)}",
+                f"{name} differences": "\n\n".join(differences),
                 f"{name} kinds": render_table(curve_table(points, by_kind=True), True),
                 f"{name} nats differences": render_table(difference_curve_table(points), True),
                 f"{name} across": render_table(across_table(result.get("across", [])), True)}
@@ -71,11 +75,13 @@ def tables_of(name, result):
         texts[f"{name} voice"] = render_table(named_from_table(point["named from"]), True)
 
     # who gains from sharing, by the number of a role's training lines
-    roles = point.get("by role", {"nats": {}})
-    if {"hycora", "ind-lora"} <= set(roles["nats"]) and len(roles["lines"]) >= 2 * PARTS:
-        rows = leads(roles["lines"], roles["nats"]["ind-lora"], roles["nats"]["hycora"])
-        texts[f"{name} scarcity"] = (f"{render_table(lead_table(rows, 'hycora over ind-lora'), True)}\n\n"
-                                     f"{describe(rows)}")
+    roles = point.get("by role", {"nats": {}, "lines": {}})
+    compared = []
+    for other in ("ind-lora", "lora"):
+        if {"hycora", other} <= set(roles["nats"]) and len(roles["lines"]) >= 2 * PARTS:
+            rows = leads(roles["lines"], roles["nats"][other], roles["nats"]["hycora"])
+            compared.append(f"{render_table(lead_table(rows, f'hycora over {other}'), True)}\n\n{describe(rows)}")
+    texts[f"{name} scarcity"] = "\n\n".join(compared)
     return texts
 
 
@@ -96,7 +102,7 @@ def study_table(results):
 def rows_of(table, methods):
     """The headings of a table in markdown, and its rows that begin with one of `methods`, "a, b"; all for None.
 
-    Not for the two tables of "likelihood". ValueError for an unknown method.
+    Not for a mark with two tables. ValueError for an unknown method.
     """
     if methods is None:
         return table

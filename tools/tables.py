@@ -152,18 +152,20 @@ def curve_table(points, by_kind=False):
     return table
 
 
-def difference_curve_table(points):
-    """What each method has over the first in nats per token at every point, on each kind of knowledge, or split."""
+def difference_curve_table(points, metric="right"):
+    """What each method has over the first at every point, on each kind of knowledge, or split: in nats per token
+    ("right"), or in a metric of `compare`."""
     cells = {}                                                           # {(methods, part): {point: text}}
     for at, point in points.items():
-        rows = [d for d in point.get("likelihood", {"differences": []})["differences"] if d["role"] == "all"]
+        found = point.get("likelihood", {"differences": []}) if metric == "right" else point
+        rows = [d for d in found["differences"] if d["role"] == "all" and metric in d]
         shown = set(parts(rows).values())
         for d in rows:
             if (d["split"], d["kind"]) in shown:
                 key = (f"{d['method']} - {d['minus']}", part_of(d))
-                cells.setdefault(key, {})[at] = change(d["right"], d["n"])
+                cells.setdefault(key, {})[at] = change(d[metric], d["n"], "+.3f" if metric == "right" else "+.1f")
 
-    table = [["difference, 95 % interval", "lines", *points]]
+    table = [[f"difference{'' if metric == 'right' else f' in {TITLES[metric]}'}, 95 % interval", "lines", *points]]
     for key, of in cells.items():
         table.append([*key, *(of.get(at, "-") for at in points)])
     return table

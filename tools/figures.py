@@ -13,7 +13,7 @@ from pathlib import Path
 from files import ROOT, read_json, write_text
 from tools.curves import curves
 from tools.diagrams import batch, sharing
-from tools.plots import nats_differences, parameters, voice_and_fact
+from tools.plots import difference_panels, differences_of, parameters, voice_and_fact
 from tools.similarity import similarity
 from tools.svg import Svg
 
@@ -101,7 +101,28 @@ def similarity_icon(svg, x, y):
 
 def real_models():
     """Nats per token of every method on real models, minus HyCoRA's."""
-    return nats_differences({title: points_of(study)["all"] for study, title in REAL.items()})
+    panels = {title: differences_of(points_of(study)["all"]) for study, title in REAL.items()}
+    return difference_panels(panels, "nats, minus HyCoRA's", same_scale=True)
+
+
+def contrastive_loss():
+    """What each setting of the contrastive loss adds to the nats of a wrong role, in the small world."""
+    point = points_of("tiny-hcl")["all"]
+    panels = {f"{split.replace('_', '-')} questions": differences_of(point, "wrong - right", split)
+              for split in ("general", "role_specific")}
+    return difference_panels(panels, "nats of a wrong role, added")
+
+
+def generated_a():
+    """Nats per token of methods that share less than HyCoRA, minus its own."""
+    small, real = points_of("tiny")["all"], points_of("ten-roles")["all"]
+    panels = {"own facts": differences_of(small, kind="own"),
+              "facts taught only to others": differences_of(small, kind="town, not taught"),
+              "ten roles, SmolLM2": differences_of(real)}
+    chosen = ("ind-lora", "ind-a-mrs-b", "mrs-a-rsp-b", "rsp-a-rsp-b")
+    for title, of_methods in panels.items():
+        panels[title] = {method: of_methods[method] for method in chosen if method in of_methods}
+    return difference_panels(panels, "nats, minus HyCoRA's")
 
 
 def points_of(study):
@@ -117,7 +138,7 @@ def main():
     parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args()
 
-    draws = (architecture, sharing, batch, parameters, real_models)
+    draws = (architecture, sharing, batch, parameters, real_models, contrastive_loss, generated_a)
     figures = {draw.__name__.replace("_", "-"): draw() for draw in draws}
     if args.run:
         figures["similarity"] = similarity(args.run)

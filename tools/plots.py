@@ -69,7 +69,8 @@ def parameters():
 
 def kind_of(method):
     """The colour of a method: where the half that is not shared comes from."""
-    sources = METHODS.get(method.split()[0], ("frozen",))
+    name = "hycora" if method.startswith("HCL") else method.split()[0]
+    sources = METHODS.get(name, ("frozen",))
     for source, kind in (("hyper", "generated"), ("role", "role"), ("gated", "role"), ("shared", "shared")):
         if source in sources:
             return kind
@@ -125,34 +126,42 @@ def mark(axes, row, metric, y, hollow=False):
         axes.svg.text(x - reach - 6, y, text, 12, anchor="end")
 
 
-def nats_differences(points):
-    """How much worse than HyCoRA every trained method is, in nats per token with 95 % intervals; a panel for each of
-    {title: point of results/STUDY.json}."""
-    panels = {}
-    for title, point in points.items():
-        whole = [d for d in point["likelihood"]["differences"] if d["kind"] == d["role"] == "all"]
-        panels[title] = {d["method"]: d["right"] for d in whole if not d["method"].startswith("backbone")}
-    methods = list(dict.fromkeys(method for of_methods in panels.values() for method in of_methods))
-    ends = [end for of_methods in panels.values() for d in of_methods.values() for end in d["interval"]]
-    reach = 1.1 * max(map(abs, ends))
+def differences_of(point, column="right", split=None, kind="all"):
+    """{method: what it has over the first in nats per token, with its interval} of a point of results/STUDY.json."""
+    return {d["method"]: d[column] for d in point["likelihood"]["differences"] if not d["method"].startswith("backbone")
+            and d["role"] == "all" and d["kind"] == kind and split in (None, d["split"])}
 
+
+def difference_panels(panels, x_title, same_scale=False):
+    """A panel for each of {title: `differences_of`}: a dot for a difference, a line for its 95 % interval."""
+    methods = list(dict.fromkeys(method for of_methods in panels.values() for method in of_methods))
     height = 34 * len(methods)
-    svg = Svg(830, height + 150, "Nats per token of every method minus those of HyCoRA, with 95 % intervals.")
     width = 600 / len(panels)
+    svg = Svg(830, height + 150, f"{x_title} of every method, with 95 % intervals.")
     for i, (title, of_methods) in enumerate(panels.items()):
-        axes = Axes(svg, (215 + width * i, 50, width - 25, height), (-reach, reach), (len(methods), 0))
-        axes.draw({-0.05: "-0.05", 0: "0", 0.05: "0.05"}, {}, "nats, minus HyCoRA's", "")
+        shown = panels.values() if same_scale else [of_methods]
+        ends = [end for of in shown for d in of.values() for end in d["interval"]]
+        low, high = 1.1 * min(0, *ends), 1.1 * max(0, *ends)
+        axes = Axes(svg, (215 + width * i, 50, width - 25, height), (low, high), (len(methods), 0))
+        axes.draw(round_numbers(low, high), {}, x_title, "")
         svg.text(axes.left + axes.width / 2, 25, title, weight="600")
         svg.path(axes.at(0, 0), axes.at(0, len(methods)), arrow=False, dashed=True)
         for n, method in enumerate(methods):
             if i == 0:
-                svg.text(200, axes.at(0, n + 0.5)[1], method, anchor="end")
+                svg.text(200, axes.at(low, n + 0.5)[1], method, anchor="end")
             if method in of_methods:
                 found = of_methods[method]
                 svg.curve([axes.at(end, n + 0.5) for end in found["interval"]], kind_of(method))
                 svg.dot(*axes.at(found["difference"], n + 0.5), kind_of(method))
     svg.legend(66, height + 132, ("shared", "role", "generated"))
     return svg
+
+
+def round_numbers(low, high):
+    """{value: text} of two to five round numbers from low to high, 0 among them."""
+    decade = 10.0 ** math.floor(math.log10(high - low))
+    step = next(digit * decade for digit in (0.2, 0.5, 1, 2) if (high - low) / (digit * decade) < 5)
+    return {n * step: f"{n * step:g}" for n in range(math.ceil(low / step), math.floor(high / step) + 1)}
 
 
 def seeds_of(rows):

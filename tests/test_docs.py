@@ -45,7 +45,7 @@ def test_the_shapes_on_the_page_are_those_of_the_model():
 
 
 @pytest.mark.parametrize("mark, message", [
-    ("{{code Eq. 9}}", "no line carries"), ("{{code losses.nothing}}", "there is no nothing"), ("{{code nowhere.f}}", "no nowhere.py"),
+    ("{{code Eq. 9}}", "no line carries"), ("{{code losses.nothing}}", "losses.py: there is no nothing"), ("{{code nowhere.f}}", "no nowhere.py"),
     ("{{test test_losses test_nothing}}", "no test_nothing"), ("{{notebook 01 No such heading}}", "no section"),
     ("{{notebook 77 x}}", "no notebook 77"), ("{{= d_x + 1}}", "d_x"), ("{{nonsense 1}}", "nonsense")])
 def test_a_mark_that_names_nothing_is_an_error(mark, message, monkeypatch, tmp_path):
@@ -139,7 +139,7 @@ def test_the_command_draws_a_run(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(similarity, "load_test_samples", functools.partial(load_test_samples, limit=4))
     monkeypatch.setattr(sys, "argv", ["figures", "--run", str(run), "--out", str(tmp_path)])
     figures.main()
-    assert "real-models, similarity" in capsys.readouterr().out
+    assert "generated-a, similarity" in capsys.readouterr().out
     assert "read as another role" in (tmp_path / "similarity.svg").read_text("utf8")
 
     monkeypatch.setattr(sys, "argv", ["figures", "--run", "nowhere", "--out", str(tmp_path)])

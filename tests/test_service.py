@@ -354,6 +354,7 @@ def test_a_local_backbone_can_judge_and_bad_calls_get_one_line(tmp_path):
     assert "n = 2" in done.stdout and (tmp_path / "verdicts.jsonl").read_text().count("\n") == 8
     (tmp_path / "c.jsonl").write_text('{"split": "general", "role": "Z", "question": "q", "references": ["x"], "answer": ""}\n')
     for bad, message in (([*args], "name a judge"), ([*args, "--model", "gpt"], "name a judge"),
+                         ([*args, "--local", "tiny/backbone", "--model", "gpt"], "a judge already"),
                          ([*args[:3], str(tmp_path / "c.jsonl"), "--local", "tiny/backbone"], "no question in common"),
                          ([*args[:3], str(tmp_path / "none"), "--local", "tiny/backbone"], "No such file")):
         error = run_judge(*bad, ok=False).stderr

@@ -102,15 +102,17 @@ def similarity_icon(svg, x, y):
 def real_models():
     """Nats per token of every method on real models, minus HyCoRA's."""
     panels = {title: differences_of(points_of(study)["all"]) for study, title in REAL.items()}
-    return difference_panels(panels, "nats, minus HyCoRA's", same_scale=True)
+    about = "Nats per token of every method minus those of HyCoRA"
+    return difference_panels(panels, about, "nats, minus HyCoRA's", same_scale=True)
 
 
 def contrastive_loss():
-    """What each setting of the contrastive loss adds to the nats of a wrong role, in the small world."""
+    """What each setting of the contrastive loss adds to `wrong - right`, in the small world."""
     point = points_of("tiny-hcl")["all"]
     panels = {f"{split.replace('_', '-')} questions": differences_of(point, "wrong - right", split)
               for split in ("general", "role_specific")}
-    return difference_panels(panels, "nats of a wrong role, added")
+    about = "What each setting of the contrastive loss adds to the distance of a wrong role from the right one"
+    return difference_panels(panels, about, "wrong - right, nats added")
 
 
 def generated_a():
@@ -122,7 +124,8 @@ def generated_a():
     chosen = ("ind-lora", "ind-a-mrs-b", "mrs-a-rsp-b", "rsp-a-rsp-b")
     for title, of_methods in panels.items():
         panels[title] = {method: of_methods[method] for method in chosen if method in of_methods}
-    return difference_panels(panels, "nats, minus HyCoRA's")
+    about = "Nats per token of methods that share less than HyCoRA, minus those of HyCoRA"
+    return difference_panels(panels, about, "nats, minus HyCoRA's")
 
 
 def points_of(study):

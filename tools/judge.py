@@ -101,7 +101,9 @@ def main():
     args = parser.parse_args()
     if args.limit < 0:
         raise ValueError("--limit has to be 0 or more")
-    if not args.dry_run and bool(args.local) == bool(args.endpoint and args.model):
+    if args.local and (args.endpoint or args.model):
+        raise ValueError("--local names a judge already: leave out --endpoint and --model")
+    if not (args.dry_run or args.local or args.endpoint and args.model):
         raise ValueError("name a judge: --endpoint and --model, or --local FOLDER")
 
     # what to ask: each pair, by each criterion, in either order

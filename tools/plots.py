@@ -132,12 +132,12 @@ def differences_of(point, column="right", split=None, kind="all"):
             and d["role"] == "all" and d["kind"] == kind and split in (None, d["split"])}
 
 
-def difference_panels(panels, x_title, same_scale=False):
+def difference_panels(panels, about, x_title, same_scale=False):
     """A panel for each of {title: `differences_of`}: a dot for a difference, a line for its 95 % interval."""
     methods = list(dict.fromkeys(method for of_methods in panels.values() for method in of_methods))
     height = 34 * len(methods)
     width = 600 / len(panels)
-    svg = Svg(830, height + 150, f"{x_title} of every method, with 95 % intervals.")
+    svg = Svg(830, height + 150, f"{about}, with 95 % intervals.")
     for i, (title, of_methods) in enumerate(panels.items()):
         shown = panels.values() if same_scale else [of_methods]
         ends = [end for of in shown for d in of.values() for end in d["interval"]]

@@ -6,7 +6,7 @@
 The studies are in tools/studies.py, what each asks and what it costs in docs/studies.
 Runs go to --out, runs/reproduce/STUDY/POINT/VARIANT/SEED. The same command again keeps what is finished, resumes what
 was interrupted, and trains what is missing. Then results/STUDY.json gets every mean, deviation and interval of all that
-is scored so far, and `tools.results` fills the tables in from there.
+is scored so far, and keeps those of points of which nothing is run here; `tools.results` fills in the tables from it.
 """
 from console import Parser, one_line_errors
 
@@ -134,6 +134,7 @@ def read_published(path, arguments, jobs, only):
     with reading(path, "results of a study"):
         has = {(at, name) for at, of in published["points"].items() for name in of["runs"]}
         other = published["arguments"] != arguments
+        published |= {"torch": published["torch"], "across": published["across"]}        # all that will be needed
 
     will_have = {key for key in jobs if not only or only & set(key)}
     will_have |= {(at, name) for at, of in finished(jobs).items() for name in of}
@@ -148,10 +149,13 @@ def read_published(path, arguments, jobs, only):
 def with_published(result, published, order):
     """A study's results, with the published ones of points that were not run here; order: that of the points."""
     points = published["points"] | result["points"]
-    across = [row for row in published["across"] if not {row["from"], row["to"]} & set(result["points"])]
     torch = dict.fromkeys([*published["torch"].split(", "), *result["torch"].split(", ")])
-    return result | {"torch": ", ".join(torch), "points": {at: points[at] for at in order if at in points},
-                     "across": across + result["across"]}
+
+    # what was gained from the first point to others, which takes the runs of both
+    across = [row for row in published["across"] if not {row["from"], row["to"]} & set(result["points"])]
+    across += [row for row in result["across"] if row["from"] == next(iter(order))]
+    return result | {"torch": ", ".join(torch), "across": across,
+                     "points": {at: points[at] for at in [*order, *points] if at in points}}
 
 
 @one_line_errors("tools.reproduce")

@@ -31,7 +31,10 @@ def named(name):
     path = ROOT / f"{module}.py"
     if not path.is_file():
         raise ValueError(f"there is no {module}.py")
-    return path, find(path.read_text("utf8"), name)
+    try:
+        return path, find(path.read_text("utf8"), name)
+    except ValueError as e:
+        raise ValueError(f"{path.name}: {e}") from None
 
 
 def find(text, name):

@@ -50,7 +50,8 @@ def build(config, num_roles, device):
 
 
 def read_run(folder):
-    """The config of a run folder: keys checked, missing ones at their defaults; "out" is it, "roles" {name: id}."""
+    """The config of a run folder: keys checked, missing ones at their defaults; "roles" is {name: id}, "out" the folder
+    where the run is now."""
     folder = Path(folder)
     path = folder / "config.json"
     if not path.is_file():

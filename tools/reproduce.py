@@ -133,16 +133,15 @@ def read_published(path, arguments, jobs, only):
     published = read_json(path)
     with reading(path, "results of a study"):
         has = {(at, name) for at, of in published["points"].items() for name in of["runs"]}
-        other = published["arguments"] != arguments
-        published |= {"torch": published["torch"], "across": published["across"]}        # all that will be needed
+        theirs, *_ = [published[key] for key in ("arguments", "torch", "across")]     # all that will be needed
 
     will_have = {key for key in jobs if not only or only & set(key)}
     will_have |= {(at, name) for at, of in finished(jobs).items() for name in of}
     here = {at for at, _ in will_have}
     if lost := sorted({name for at, name in has - will_have if at in here}):
         raise ValueError(f"{path} would lose {', '.join(lost)}, whose runs are not here: run these too, or --replace")
-    if other and any(at not in here for at, _ in has):
-        raise ValueError(f"{path} was made with {published['arguments']}: run its points with that, or --replace")
+    if theirs != arguments and any(at not in here for at, _ in has):
+        raise ValueError(f"{path} was made with {theirs}: run its points with that, or --replace")
     return published
 
 

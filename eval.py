@@ -206,18 +206,24 @@ def check_arguments(args):
     """ValueError for arguments that do not go together."""
     if bool(args.run) == bool(args.predictions):
         raise ValueError("either --run or --predictions says what to score")
+
+    # what is read, and by whom
     if args.backbone and args.swap_roles:
         raise ValueError("--swap-roles is about a run's roles: the untouched --backbone has none")
     if args.run and args.shots and not args.backbone:
         raise ValueError("--shots puts examples into the prompt of the untouched --backbone: runs were not trained so")
     if args.run and args.likelihood_limit and not args.likelihood:
         raise ValueError("--likelihood-limit says how many lines --likelihood reads: give both")
+
+    # numbers and paths
     if args.batch_size < 1 or min(args.limit, args.likelihood_limit, args.shots) < 0:
         raise ValueError("--batch-size has to be positive, and --limit, --likelihood-limit and --shots 0 or more")
     if args.out and Path(args.out).suffix == ".jsonl":
         raise ValueError(f"--out takes the scores, FILE.json; the answers go beside it, into {args.out}")
     if args.out == "":
         raise ValueError("--out is empty")
+
+    # answers that are there already take no arguments of a run
     if args.predictions:
         given = [name for name in ("data", "split", "limit", "compile", *ABOUT_RUNS) if getattr(args, name)]
         given += [field.name for field in fields(Decoding) if hasattr(args, field.name)]

@@ -150,9 +150,9 @@ def test_the_command_draws_a_run(run, tmp_path, monkeypatch, capsys):
 
 def test_voice_and_fact_of_a_study():
     names = [*METHODS, "hycora w/o HCL", "backbone"]
-    std = {"rougeL": 1.25, "fact": 0.5}
-    rows = [{"method": name, "split": split, "kind": "all", "rougeL": 50.0 + n, "fact": 90.0 - 10 * n, "seeds": 1 + 2 * (n == 0),
-             "std": std if n == 0 else None} for split in ("general", "role_specific") for n, name in enumerate(names)]
+    rows = [{"method": name, "split": split, "kind": "all", "seeds": 1 + 2 * (n == 0),
+             "rougeL": {"mean": 50.0 + n, "std": 1.25 if n == 0 else None},
+             "fact": {"mean": 90.0 - 10 * n, "std": 0.5 if n == 0 else None}} for split in ("general", "role_specific") for n, name in enumerate(names)]
     svg = str(plots.voice_and_fact({"rows": rows}))
     assert all(f">{name}</text>" in svg for name in names)
     assert svg.count("<circle") == 4 * len(names) + 2

@@ -118,11 +118,11 @@ def test_a_study_trains_what_is_missing_and_fills_the_tables(study, tmp_path, mo
     result = json.loads((tmp_path / "results/tiny.json").read_text())["points"]["all"]
     assert result["rows"] == compare(runs)["rows"] and result["differences"][0]["minus"] == "hycora"
     assert {name: run["retrieval"] is None for name, run in result["runs"].items()} == {"hycora": False, "lora": True}
-    assert [row["text"] for row in result["named from"][:2]] == ["hycora", "lora"] and len(result["named from"][0]["accuracy"]) == 2
+    assert [row["text"] for row in result["named from"][:2]] == ["hycora", "lora"] and result["named from"][0]["accuracy"]["std"] is not None
     text = (tmp_path / "README.md").read_text()
     row = next(r for r in result["rows"] if r["method"] == "lora" and r["split"] == "general")
     nats = [r["right"] for r in result["likelihood"]["rows"] if r["method"] == "lora" and r["kind"] == r["role"] == "all"]
-    cells = [f"{of['mean']:.3f} ± {of['std']:.3f}" for of in nats] + [f"{row['rougeL']:.1f} ± {row['std']['rougeL']:.1f}"]
+    cells = [f"{of['mean']:.3f} ± {of['std']:.3f}" for of in nats] + [f"{row['rougeL']['mean']:.1f} ± {row['rougeL']['std']:.1f}"]
     assert f"| lora | {' | '.join(cells)} |" in text and "| lora - hycora |" in text
     assert "stale" not in text and text.startswith("before\n") and "\nbetween\n" in text
 
@@ -206,9 +206,9 @@ def test_rolegpt_is_scored_where_the_data_have_its_answers(tmp_path):
     write_rolebench(tmp_path, lines, "zh", part="rolegpt_baseline")
     row, = rolegpt(config)
     assert row["method"] == f"RoleGPT ({len(mine)} lines)" and row["split"] == "role_specific"
-    assert row["rougeL"] == pytest.approx(100 * (len(mine) - 1) / len(mine), abs=1e-4)
+    assert row["rougeL"]["mean"] == pytest.approx(100 * (len(mine) - 1) / len(mine), abs=1e-4)
     both = results.score_table({"rows": [{**row, "method": "hycora", "split": "general"}, row], "runs": {}})
-    assert both[2][1] == "-" and both[2][3] == f"{row['rougeL']:.1f}"                    # no answers in one split: a dash
+    assert both[2][1] == "-" and both[2][3] == f"{row['rougeL']['mean']:.1f}"                    # no answers in one split: a dash
 
 
 def test_a_study_says_what_went_wrong(study, tmp_path):
@@ -262,7 +262,8 @@ def test_the_list_of_studies_counts_finished_runs(monkeypatch):
 
 def test_the_table_of_voices():
     rows = [{"split": split, "language": "en", "n": 9, "text": text, "accuracy": accuracy} for split, text, accuracy in (
-        ("general", "hycora", [90.0, 1.5]), ("general", "chance", [12.5, None]), ("role_specific", "chance", [10.0, None]))]
+        ("general", "hycora", {"mean": 90.0, "std": 1.5}), ("general", "chance", {"mean": 12.5, "std": None}),
+        ("role_specific", "chance", {"mean": 10.0, "std": None}))]
     assert results.named_from_table(rows) == [["role named from", "general, en", "role-specific, en"],
                                          ["hycora", "90.0 ± 1.5", "-"], ["chance", "12.5", "10.0"]]
 
@@ -278,7 +279,7 @@ def test_the_tables_of_a_study_with_several_points():
             for kind in ("all", "own"):
                 where = {"method": method, "split": "general", "role": "all", "kind": kind}
                 nats.append(where | {"right": value(n + (kind == "own"))})
-                scores.append(where | {"rougeL": 10 * n, "fact": 20 * n, "std": None})
+                scores.append(where | {"rougeL": value(10 * n), "fact": value(20 * n)})
                 if method != "a":
                     differences.append(where | {"minus": "a", "n": 40, "right": {"difference": n - 1, "interval": [n - 1.1, n - 0.9]}})
         return {"rows": scores, "likelihood": {"rows": nats, "differences": differences}}

@@ -19,8 +19,8 @@ from hycora_layer import METHODS, AdapterConfig
 from metrics import METRICS, mean_scores
 from model import ModelConfig, Transformer
 from tokenizer import Tokenizer
-from tools.compare import compare, paper_table, tables
-from tools.likelihoods import difference, file_beside
+from tools.compare import compare, difference, paper_table, tables
+from tools.likelihoods import file_beside
 from tools.params import count
 from tools.results import kind_table, score_table
 from tools.tables import parts
@@ -108,8 +108,8 @@ def test_compare_averages_seeds_and_pairs_items(tmp_path):
     rows = {(r["method"], r["split"], r["role"]): r for r in result["rows"]}
     assert len(rows) == 4 * 2 * 3
     row, base = rows["hycora", "general", "孙悟空"], rows["lora", "general", "孙悟空"]
-    assert row["rougeL"] == pytest.approx(base["rougeL"] + 5) and row["n"] == 40 and row["seeds"] == 2
-    assert row["std"]["rougeL"] == pytest.approx(2 ** 0.5) and base["std"] is None
+    assert row["rougeL"]["mean"] == pytest.approx(base["rougeL"]["mean"] + 5) and row["n"] == 40 and row["seeds"] == 2
+    assert row["rougeL"]["std"] == pytest.approx(2 ** 0.5) and base["rougeL"]["std"] is row["fact"] is None
     assert (row["trainable"], row["tokens_per_s"], rows["backbone", "general", "all"]["trainable"]) == (22, 300, None)
     d = {(d["method"], d["split"], d["role"]): d["bleu4"] for d in result["differences"]}
     assert d["hycora", "general", "all"]["interval"] == pytest.approx([4, 6])       # paired: the items' own spread is gone, the seeds' is not
@@ -119,10 +119,10 @@ def test_compare_averages_seeds_and_pairs_items(tmp_path):
     assert (high + low) / 2 == pytest.approx(delta.mean(), abs=1.5)
     printed = {form: command("tools.compare", "--runs", *runs, "--format", form).stdout for form in ("text", "markdown", "json")}
     three = command("tools.compare", "--runs", *runs, "--table", "3", "--format", "markdown").stdout.splitlines()
-    assert three[0] == "| Methods | Datasets | A | 孙悟空 |" and f"| hycora | general | {rows['hycora', 'general', 'A']['rougeL']:.2f} | {row['rougeL']:.2f} |" in three
+    assert three[0] == "| Methods | Datasets | A | 孙悟空 |" and f"| hycora | general | {rows['hycora', 'general', 'A']['rougeL']['mean']:.2f} | {row['rougeL']['mean']:.2f} |" in three
     one, five = (paper_table(result, number) for number in (1, 5))
-    assert len(one) == 5 and len(one[0]) == 9 and one[2][8] == f"{rows['hycora', 'role_specific', 'all']['rougeL']:.2f}"
-    assert len(five) == 9 and five[1][:2] == ["lora", "general"] and five[1][3] == f"{rows['lora', 'general', 'all']['rougeL']:.2f}"
+    assert len(one) == 5 and len(one[0]) == 9 and one[2][8] == f"{rows['hycora', 'role_specific', 'all']['rougeL']['mean']:.2f}"
+    assert len(five) == 9 and five[1][:2] == ["lora", "general"] and five[1][3] == f"{rows['lora', 'general', 'all']['rougeL']['mean']:.2f}"
     assert "+5.00 [+4.00, +6.00] *" in printed["text"] and "| hycora | general | all | 80 | 2 |" in printed["markdown"]
     assert json.loads(printed["json"]) == json.loads(json.dumps(compare(runs)))
 
@@ -154,8 +154,8 @@ def test_compare_counts_facts_and_keeps_kinds_apart(tmp_path):
         write_jsonl(paths[-1], lines)
     result = compare(paths)
     rows = {(r["method"], r["split"], r["kind"]): r for r in result["rows"]}
-    assert "fact" not in rows["a", "general", "all"] and rows["a", "role_specific", "all"]["fact"] == 50
-    assert rows["a", "role_specific", "own"]["fact"] == 100 and rows["a", "role_specific", "town"]["fact"] == 0
+    facts = {(split, kind): row["fact"] and row["fact"]["mean"] for (method, split, kind), row in rows.items() if method == "a"}
+    assert facts == {("general", "all"): None, ("role_specific", "all"): 50, ("role_specific", "own"): 100, ("role_specific", "town"): 0}
     (town,) = [d for d in result["differences"] if d["kind"] == "town"]
     assert town["fact"] == {"difference": 100, "interval": [100, 100]} and town["rougeL"]["difference"] == 0
 
@@ -363,7 +363,8 @@ def test_tsne_draws_a_run(tmp_path):
 def test_few_items_make_no_clear_difference(n, star):
     from tools.compare import tables
     where = {"split": "own", "role": "all", "kind": "all"}
-    found = {metric: {"difference": 2.0, "interval": [1.0, 3.0]} for metric in ("bleu4", "rouge1", "rouge2", "rougeL")}
-    _, differences = tables({"rows": [], "differences": [{"method": "a", "minus": "b", "n": n, **where, **found}]} | {"rows": [
-        {"method": "a", "n": n, "seeds": 1, "std": None, "trainable": None, "tokens_per_s": None, **where, **dict.fromkeys(found, 1.0)}]})
+    found = {metric: {"difference": 2.0, "interval": [1.0, 3.0]} for metric in METRICS}
+    row = {"method": "a", "n": n, "seeds": 1, "trainable": None, "tokens_per_s": None, "fact": None, **where}
+    _, differences = tables({"rows": [row | dict.fromkeys(METRICS, {"mean": 1.0, "std": None})],
+                             "differences": [{"method": "a", "minus": "b", "n": n, **where, **found}]})
     assert differences[1][-1] == f"+2.00 [+1.00, +3.00]{star}"

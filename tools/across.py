@@ -1,8 +1,8 @@
 """What the methods gain from one point of a study to another, such as from few training lines to many."""
 import numpy as np
 
-from tools.compare import pair_up, selections
-from tools.likelihoods import difference, read_likelihood
+from tools.compare import difference, pair_up, selections
+from tools.likelihoods import read_likelihood
 
 
 def across(points):

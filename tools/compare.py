@@ -21,8 +21,9 @@ import statistics
 
 import numpy as np
 
+from metrics import bootstrap_difference
 from tools.compare_tables import paper_table, tables
-from tools.likelihoods import compare_likelihoods, difference
+from tools.likelihoods import COLUMNS
 from tools.scored_runs import TITLES, grouped
 
 
@@ -40,20 +41,6 @@ def selections(items, per_role):
     return [(dict(zip(("split", "role", "kind"), key)), indices) for key, indices in of.items()]
 
 
-def means_of(scores):
-    """{metric: mean} of rows of scores; "fact" over those that have one, if any has."""
-    known = {metric: column[~np.isnan(column)] for metric, column in zip(TITLES, scores.T)}
-    return {metric: column.mean().item() for metric, column in known.items() if len(column)}
-
-
-def deviations_of(runs, chosen):
-    """{metric: standard deviation over the seeds}, or None of a single seed."""
-    if len(runs) == 1:
-        return None
-    means = [means_of(run.scores[chosen]) for run in runs]
-    return {metric: statistics.stdev(of_seed[metric] for of_seed in means) for metric in means[0]}
-
-
 def pair_up(seeds, others):
     """Which runs of two methods are compared, by seed: (indices of `seeds`, indices of `others`, whether these
     are pairs). Those of the seeds that both have; all of them, unpaired, if there are none."""
@@ -63,57 +50,85 @@ def pair_up(seeds, others):
     return [seeds.index(seed) for seed in both], [others.index(seed) for seed in both], True
 
 
-def differences_of(scores, others, pairs):
-    """{metric: `difference`} of the scores (seeds, items, metrics) of two methods; pairs: `pair_up`."""
-    mine, theirs, paired = pairs
-    found = {}
-    for column, metric in enumerate(TITLES):
-        found[metric] = difference(scores[mine][..., column], others[theirs][..., column], paired)
-    return {metric: of_metric for metric, of_metric in found.items() if of_metric}
+def summary(values):
+    """`over_seeds` of the means of values (seeds, items), on the items that have a value; None without any."""
+    known = ~np.isnan(values).any(0)
+    return over_seeds(values[:, known].mean(1).tolist()) if known.any() else None
+
+
+def over_seeds(values):
+    """{"mean", "std"} of the seeds' values, std None of a single one; None of no value."""
+    if not values:
+        return None
+    return {"mean": statistics.mean(values), "std": statistics.stdev(values) if len(values) > 1 else None}
+
+
+def difference(values, others, same_seeds=False):
+    """{"difference", "interval"} of two methods' values (seeds, items); None without any."""
+    known = ~np.isnan(values).any(0) & ~np.isnan(others).any(0)
+    if not known.any():
+        return None
+    values = values[:, known]
+    others = others[:, known]
+    return {"difference": (values.mean() - others.mean()).item(),
+            "interval": bootstrap_difference(values, others, same_seeds=same_seeds)}
+
+
+def side_by_side(groups, columns, chosen_items, pairs):
+    """{"rows", "differences"}: a `summary` of each column for each method, and its `difference` to the first method.
+
+    groups: {method: values (seeds, items, columns)}, NaN where an item has none. chosen_items: `selections`.
+    pairs: {method: `pair_up` with the first}. Intervals draw items and seeds anew, together.
+    """
+    rows = []
+    differences = []
+    reference = next(iter(groups))
+    for where, chosen in chosen_items:
+        for name, of_method in groups.items():
+            values = of_method[:, chosen]
+            about = {"method": name, **where, "n": len(chosen), "seeds": len(values)}
+            rows.append(about | {column: summary(values[..., c]) for c, column in enumerate(columns)})
+            if name != reference:
+                mine, theirs, paired = pairs[name]
+                others = groups[reference][:, chosen]
+                about |= {"minus": reference, "seeds": len(mine)}
+                differences.append(about | {column: difference(values[mine][..., c], others[theirs][..., c], paired)
+                                            for c, column in enumerate(columns)})
+    return {"rows": rows, "differences": differences}
 
 
 def likelihoods_of(groups, per_role, pairs):
-    """`compare_likelihoods` of the methods of which every run has likelihoods; None where the first one has not.
-
-    pairs: {method: `pair_up` with the first}. ValueError unless they are of the same lines.
-    """
-    measured = {}
-    for name, runs in groups.items():
-        if all(run.read for run in runs):
-            measured[name] = [run.read for run in runs]
+    """`side_by_side` in nats of the methods of which every run has likelihoods; None where the first one has not.
+    ValueError unless they are of the same lines."""
+    measured = {name: runs for name, runs in groups.items() if all(run.read for run in runs)}
     first = next(iter(groups))
     if first not in measured:
         return None
-    items = measured[first][0][0]
-    for name, of_runs in measured.items():
-        if any(other != items for other, _ in of_runs):
+    items, _ = groups[first][0].read
+    for name, runs in measured.items():
+        if any(run.read[0] != items for run in runs):
             raise ValueError(f"the likelihoods of {name} are of other test lines than those of {first}: measure both "
                              f"on the same lines")
-    values = {name: [of_run for _, of_run in of_runs] for name, of_runs in measured.items()}
-    return compare_likelihoods(values, selections(items, per_role), pairs)
+    values = {name: np.stack([run.read[1] for run in runs]) for name, runs in measured.items()}
+    return side_by_side(values, COLUMNS, selections(items, per_role), pairs)
 
 
 def compare(paths, per_role=False, names=None):
     """{"rows": [...], "differences": [...], "provenance": {method: [...]}}, in percent; differences to the first. With
     "likelihood", {"rows", "differences"} in nats, where it was measured. names: as for `grouped`."""
-    groups, rows, differences = grouped(paths, names), [], []
-    (reference, first), *_ = groups.items()
+    groups = grouped(paths, names)
+    reference = next(iter(groups))
     seeds = {name: [run.seed for run in runs] for name, runs in groups.items()}
     pairs = {name: pair_up(of_method, seeds[reference]) for name, of_method in seeds.items()}
-    scores = {name: np.stack([r.scores for r in runs]) for name, runs in groups.items()}    # (seeds, items, metrics)
-    for where, chosen in selections(first[0].items, per_role):
-        for name, runs in groups.items():
-            speeds = [r.tokens_per_s for r in runs if r.tokens_per_s]
-            rows.append({"method": name, **where, "n": len(chosen), "seeds": len(runs),
-                         **means_of(scores[name][:, chosen].mean(0)),
-                         "std": deviations_of(runs, chosen), "trainable": runs[0].trainable,
-                         "tokens_per_s": statistics.median(speeds) if speeds else None})
-            if name != reference:
-                found = differences_of(scores[name][:, chosen], scores[reference][:, chosen], pairs[name])
-                differences.append({"method": name, "minus": reference, **where, "n": len(chosen),
-                                    "seeds": len(pairs[name][0]), **found})
-    provenance = {name: [run.by for run in runs] for name, runs in groups.items()}
-    result = {"rows": rows, "differences": differences, "provenance": provenance}
+
+    values = {name: np.stack([run.scores for run in runs]) for name, runs in groups.items()}
+    result = side_by_side(values, TITLES, selections(groups[reference][0].items, per_role), pairs)
+    for row in result["rows"]:
+        runs = groups[row["method"]]
+        speeds = [run.tokens_per_s for run in runs if run.tokens_per_s]
+        row |= {"trainable": runs[0].trainable, "tokens_per_s": statistics.median(speeds) if speeds else None}
+
+    result["provenance"] = {name: [run.by for run in runs] for name, runs in groups.items()}
     if likelihoods := likelihoods_of(groups, per_role, pairs):
         result["likelihood"] = likelihoods
     return result

@@ -1,34 +1,28 @@
 """The results of tools.compare as tables: its own, and in the shape of the paper's."""
 from metrics import METRICS
-from tools.likelihoods import change, likelihood_tables
+from tools.likelihoods import change, likelihood_tables, number
 from tools.scored_runs import TITLES
 
 
 def tables(result):
     """The tables of `compare` as lists of rows of text, headings first, likelihoods before all."""
-    has_facts = any("fact" in r for r in result["rows"])
+    has_facts = any(r["fact"] for r in result["rows"])
     has_kinds = any(r["kind"] != "all" for r in result["rows"])
     metrics = [m for m in TITLES if m != "fact" or has_facts]
     titles = [TITLES[m] for m in metrics]
     keys = ["split", "role", *(["kind"] if has_kinds else [])]
-
-    def score(r, metric):
-        """A mean over the items, with its deviation over the seeds."""
-        if metric not in r:
-            return "-"
-        return f"{r[metric]:.2f}" + (f" ± {r['std'][metric]:.2f}" if r["std"] else "")
 
     scores = [["method", *keys, "n", "seeds", *titles, "trainable", "tokens/s"]]
     for r in result["rows"]:
         cost = [f"{r['trainable']:,}" if r["trainable"] else "-",
                 f"{r['tokens_per_s']:.0f}" if r["tokens_per_s"] else "-"]
         scores.append([r["method"], *(r[key] for key in keys), str(r["n"]), str(r["seeds"]),
-                       *(score(r, metric) for metric in metrics), *cost])
+                       *(number(r[metric], ".2f") for metric in metrics), *cost])
 
     differences = [["difference, 95 % interval", *keys, *titles]]
     for d in result["differences"]:
         differences.append([f"{d['method']} - {d['minus']}", *(d[key] for key in keys),
-                            *(change(d.get(metric), d["n"], "+.2f") for metric in metrics)])
+                            *(change(d[metric], d["n"], "+.2f") for metric in metrics)])
     first = likelihood_tables(result["likelihood"]) if "likelihood" in result else []
     return first + [t for t in (scores, differences) if len(t) > 1]
 
@@ -40,7 +34,7 @@ def paper_table(result, number):
 
     def show(method, split, role, metrics=METRICS):
         row = cell.get((method, split, role))
-        return [f"{row[metric]:.2f}" if row else "-" for metric in metrics]
+        return [f"{row[metric]['mean']:.2f}" if row else "-" for metric in metrics]
 
     if number in (1, 2):
         head = ["Models", *(f"{split} {TITLES[metric]}" for split in splits for metric in METRICS)]

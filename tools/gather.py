@@ -8,8 +8,9 @@ from data import fetch_data, load_rolebench
 from eval import make_prediction, read_predictions
 from files import read_json, read_jsonl
 from metrics import aggregate, repeats_itself
-from tools.compare import compare
+from tools.compare import compare, over_seeds
 from tools.scarcity import role_means, training_lines
+from tools.scored_runs import TITLES
 from tools.voice import every_training_line, voices
 
 
@@ -17,11 +18,6 @@ def minutes(run):
     """How long a run trained, at its usual speed: whatever interrupted it does not count."""
     lines = [line for _, line in read_jsonl(run / "metrics.jsonl")]
     return sum(line["tokens"] for line in lines) / statistics.median(line["tokens_per_s"] for line in lines) / 60
-
-
-def over_seeds(values):
-    """[mean, standard deviation or None] of the seeds' values; None of no value."""
-    return [statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None] if values else None
 
 
 def rolegpt(config):
@@ -40,8 +36,9 @@ def rolegpt(config):
     rows = []
     for split, of_split in aggregate(lines).items():
         scores = of_split["overall"]
+        means = {m: over_seeds([scores[m]] if m in scores else []) for m in TITLES}
         rows.append({"method": f"RoleGPT ({scores['n']} lines)", "split": split, "role": "all", "kind": "all",
-                     "seeds": 1, **scores, "std": None, "trainable": None, "tokens_per_s": None})
+                     "n": scores["n"], "seeds": 1, **means, "trainable": None, "tokens_per_s": None})
     return rows
 
 
@@ -88,8 +85,8 @@ def by_role(folders):
 
 def named_from(folders, answers):
     """How often a classifier names the role (tools.voice) from the variants' answers, from files of answers, and from
-    what puts that into perspective. Rows {"split", "language", "n", "text", "accuracy": [mean, deviation over the
-    seeds]}, "text" a variant, the stem of a file, or as in `voices`. None without scikit-learn."""
+    what puts that into perspective. Rows {"split", "language", "n", "text", "accuracy": `over_seeds`}, "text" a
+    variant, the stem of a file, or as in `voices`. None without scikit-learn."""
     if not find_spec("sklearn"):
         return None
     names = {run: name for name, runs in folders.items() for run in runs} | {path: path.stem for path in answers}

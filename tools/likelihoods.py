@@ -6,13 +6,11 @@
     role accuracy   percent of lines that are likelier as their own role than as each of the others that read them
 """
 import math
-import statistics
 from pathlib import Path
 
 import numpy as np
 
 from files import check_numbers, read_jsonl, reading
-from metrics import bootstrap_difference
 
 COLUMNS = ("right", "wrong - right", "zero - right", "role accuracy")
 NATS = COLUMNS[:3]
@@ -51,52 +49,8 @@ def values_of(right, wrong, zero):
     return right, sum(wrong) / len(wrong) - right, zero - right, 100.0 * (right < min(wrong))
 
 
-def compare_likelihoods(groups, selections, pairs):
-    """{"rows", "differences"} of {method: [(n, COLUMNS) values of each seed]}; differences to the first method.
-
-    selections: [({"split", "role", "kind"}, indices of its items)]. Intervals draw items and seeds anew, together.
-    pairs: {method: which of its seeds and of the first method's are compared, and whether one by one}.
-    """
-    rows = []
-    differences = []
-    reference = next(iter(groups))
-    for where, chosen in selections:
-        for name, seeds in groups.items():
-            values = np.stack(seeds)[:, chosen]                          # (seeds, items, columns)
-            row = {"method": name, **where, "n": len(chosen), "seeds": len(seeds)}
-            rows.append(row | {column: summary(values[..., c]) for c, column in enumerate(COLUMNS)})
-            if name != reference:
-                mine, theirs, paired = pairs[name]
-                others = np.stack(groups[reference])[:, chosen]
-                row = {"method": name, "minus": reference, **where, "n": len(chosen), "seeds": len(mine)}
-                differences.append(row | {column: difference(values[mine][..., c], others[theirs][..., c], paired)
-                                          for c, column in enumerate(COLUMNS)})
-    return {"rows": rows, "differences": differences}
-
-
-def summary(values):
-    """{"mean", "std" over the seeds, "interval"} of values (seeds, items) of one column; None without any."""
-    values = values[:, ~np.isnan(values).any(0)]
-    if not values.size:
-        return None
-    means = values.mean(1).tolist()
-    return {"mean": statistics.mean(means), "std": statistics.stdev(means) if len(means) > 1 else None,
-            "interval": bootstrap_difference(values, np.zeros_like(values))}
-
-
-def difference(values, others, same_seeds=False):
-    """{"difference", "interval"} of two methods' values (seeds, items) of one column; None without any."""
-    known = ~np.isnan(values).any(0) & ~np.isnan(others).any(0)
-    if not known.any():
-        return None
-    values = values[:, known]
-    others = others[:, known]
-    return {"difference": (values.mean() - others.mean()).item(),
-            "interval": bootstrap_difference(values, others, same_seeds=same_seeds)}
-
-
 def likelihood_tables(found):
-    """The two tables of `compare_likelihoods` as rows of text, headings first."""
+    """The two tables of likelihoods side by side as rows of text, headings first."""
     has_roles = any(row["role"] != "all" for row in found["rows"])
     has_kinds = any(row["kind"] != "all" for row in found["rows"])
     keys = ["split", *(["role"] if has_roles else []), *(["kind"] if has_kinds else [])]

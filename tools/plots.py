@@ -107,8 +107,8 @@ def voice_and_fact(point):
 
 def mark(axes, row, metric, y, hollow=False):
     """A metric of a method: a dot and its number; the standard deviation over the seeds is a line to both sides."""
-    mean = row[metric]
-    deviation = (row.get("std") or {}).get(metric)
+    mean = row[metric]["mean"]
+    deviation = row[metric]["std"]
     x, y = axes.at(mean, y)
     axes.svg.dot(x, y, kind_of(row["method"]), hollow)
 

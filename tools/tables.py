@@ -3,19 +3,9 @@ from tools.likelihoods import change, number
 from tools.scored_runs import TITLES
 
 
-def cell(mean_and_deviation):
-    """"1.2 ± 0.3", "1.2" of one seed, "-" of nothing."""
-    if not mean_and_deviation:
-        return "-"
-    mean, deviation = mean_and_deviation
-    return f"{mean:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
-
-
-def score_cell(row, metric):
-    """A metric of a row of `compare`, with its deviation over the seeds; "-" where there is none."""
-    if not row or metric not in row:
-        return "-"
-    return cell((row[metric], row["std"] and row["std"][metric]))
+def percent(found):
+    """A percentage with its deviation over the seeds, as text; "-" of nothing."""
+    return number(found, ".1f")
 
 
 def whole_splits(rows):
@@ -25,7 +15,7 @@ def whole_splits(rows):
 
 def printed_metrics(rows):
     """The metrics that the tables show: ROUGE-L, and facts where there are any, else BLEU-4."""
-    return ("rougeL", "fact") if any("fact" in r for r in rows) else ("rougeL", "bleu4")
+    return ("rougeL", "fact") if any(r["fact"] for r in rows) else ("rougeL", "bleu4")
 
 
 def nats_of(point):
@@ -53,10 +43,10 @@ def score_table(point):
     for method in dict.fromkeys(r["method"] for r in rows):
         of = {r["split"]: r for r in rows if r["method"] == method}
         scores = [nats.get((method, split), "-") for split in splits if nats]
-        scores += [score_cell(of.get(split), metric) for split in splits for metric in metrics]
+        scores += [percent(of[split][metric] if split in of else None) for split in splits for metric in metrics]
         run, row = runs.get(method, {}), next(iter(of.values()))
         trainable = f"{row['trainable'] / 1e6:.2f} M" if row["trainable"] else "-"
-        table.append([method, *scores, *(cell(run.get(m)) for m in more), trainable, str(row["seeds"])])
+        table.append([method, *scores, *(percent(run.get(m)) for m in more), trainable, str(row["seeds"])])
     return table
 
 
@@ -65,7 +55,7 @@ def kind_table(point):
     rows = [r for r in point["rows"] if r["kind"] != "all"]
     if not rows:
         return None
-    return crossed("right facts, percent", parts(rows), rows, lambda r: score_cell(r, "fact"))
+    return crossed("right facts, percent", parts(rows), rows, lambda r: percent(r["fact"]))
 
 
 def nats_table(point):
@@ -88,7 +78,7 @@ def named_from_table(rows):
     table = [["role named from", *(f"{split.replace('_', '-')}, {language}" for split, language in columns)]]
     for text in dict.fromkeys(row["text"] for row in rows):
         of = {(row["split"], row["language"]): row["accuracy"] for row in rows if row["text"] == text}
-        table.append([text, *(cell(of.get(column)) for column in columns)])
+        table.append([text, *(percent(of.get(column)) for column in columns)])
     return table
 
 
@@ -118,7 +108,7 @@ def difference_table(point):
     table = [["difference, 95 % interval", *heads]]
     for method, minus in dict.fromkeys((d["method"], d["minus"]) for d in differences):
         of = {d["split"]: d for d in differences if d["method"] == method}
-        cells = [change(of[split].get(metric), of[split]["n"], "+.1f") for split, metric in columns]
+        cells = [change(of[split][metric], of[split]["n"], "+.1f") for split, metric in columns]
         table.append([f"{method} - {minus}", *cells])
     return table
 
@@ -144,7 +134,7 @@ def curve_table(points, by_kind=False):
                 cells.setdefault((row["method"], part_of(row), "nats"), {})[at] = number(row["right"], ".3f")
     for at, point in points.items():
         for row in chosen(point["rows"]):
-            cells.setdefault((row["method"], part_of(row), TITLES[metric]), {})[at] = score_cell(row, metric)
+            cells.setdefault((row["method"], part_of(row), TITLES[metric]), {})[at] = percent(row[metric])
 
     table = [["method", "kind" if by_kind else "split", "measure", *points]]
     for key, of in cells.items():
@@ -158,7 +148,7 @@ def difference_curve_table(points, metric="right"):
     cells = {}                                                           # {(methods, part): {point: text}}
     for at, point in points.items():
         found = point.get("likelihood", {"differences": []}) if metric == "right" else point
-        rows = [d for d in found["differences"] if d["role"] == "all" and metric in d]
+        rows = [d for d in found["differences"] if d["role"] == "all" and d[metric]]
         shown = set(parts(rows).values())
         for d in rows:
             if (d["split"], d["kind"]) in shown:

@@ -4,6 +4,7 @@ Commands import this module first: from then on Ctrl-C ends them with one line, 
 """
 import argparse
 import re
+import signal
 import sys
 import unicodedata
 from contextlib import contextmanager
@@ -63,6 +64,19 @@ def uncaught(kind, error, trace):
 
 
 sys.excepthook = uncaught
+
+
+class StopSignals(list):
+    """Within this context Ctrl-C and SIGTERM are collected here instead of ending the program in mid-step."""
+    def __enter__(self):
+        self.before = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.before[number] = signal.signal(number, lambda received, _: self.append(received))
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
 
 class Parser(argparse.ArgumentParser):

@@ -3,14 +3,13 @@
 A line is one question to one role, with one or more answers: a Sample. Each of its answers becomes a training Example:
 the tokens of prompt, response and stop.
 """
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from files import fetch, local_path, read_json, read_jsonl
-from selection import hold_out, is_texts, look_alikes, role_id, subsample
+from selection import hold_out, is_texts, role_id, subsample
 
 SPLITS = ("general", "role_specific")
 OWN = "own"                             # the split name of a JSONL file of your own
@@ -149,38 +148,10 @@ def load_own(path, language, part):
 def load_samples(root, language="all", part="train", splits=SPLITS, generalization="instruction"):
     """Samples of `part` of a data set: a JSONL file (`load_own`) or RoleBench's folder (`load_rolebench`)."""
     if Path(root).is_file():
+        if tuple(splits) != SPLITS:
+            raise ValueError(f"{root} is a file, which has no splits: leave out --split or --splits")
         return load_own(root, language, part)
     return load_rolebench(root, language, part, splits, generalization)
-
-
-def describe_data(root, samples, language="all", splits=SPLITS, generalization="instruction"):
-    """What to know before training on `samples` of a data set, as lines of text."""
-    counts = Counter(s.role for s in samples)
-    pairs = [f"{a} ({counts[a]}) and {b} ({counts[b]})" for a, b in look_alikes(counts)]
-    if pairs:
-        yield f"{root}: role names that look alike, with their lines; is one misspelt? {'; '.join(pairs)}"
-    is_own = Path(root).is_file()
-    if is_own:
-        paths = [root]
-    else:
-        paths = []
-        for lang in languages(language):
-            paths += rolebench_files(root, lang, "train", splits, generalization).values()
-    records = [record for path in paths for _, record in read_jsonl(path)]
-
-    if is_own and not any(record.get("test") for record in records):
-        yield (f'{root}: no line has "test": true; {len(records) - len(samples)} of {len(records)} are held out for '
-               f'the test, near-identical questions together')
-    ignored = unknown_keys(records, LINE_KEYS)
-    if ignored:
-        keys = ", ".join(f"{key!r} ({count})" for key, count in ignored.items())
-        yield f"{root}: keys that nothing reads, with their lines: {keys}"
-
-
-def unknown_keys(records, known):
-    """{key: number of records that have it} for keys that nothing reads."""
-    counts = Counter(key for record in records for key in record)
-    return {key: count for key, count in counts.items() if key not in known}
 
 
 def load_profiles(root, language="all"):

@@ -199,20 +199,27 @@ def place_in_run(run, suffix, made_by, roles):
 
 
 # ---------------------------------------------------------------------------------------------------------- command
-ABOUT_RUNS = ("swap_roles", "likelihood", "likelihood_limit", "backbone", "shots")
-
-
 def check_arguments(args):
     """ValueError for arguments that do not go together."""
     if bool(args.run) == bool(args.predictions):
         raise ValueError("either --run or --predictions says what to score")
 
+    # answers that are there already take no arguments of a run
+    if args.predictions:
+        about_runs = ["data", "split", "limit", "compile", "swap_roles", "likelihood", "likelihood_limit", "backbone",
+                      "shots"]
+        given = [name for name in about_runs if getattr(args, name)]
+        given += [field.name for field in fields(Decoding) if hasattr(args, field.name)]
+        given += ["decode"] if args.decode != "greedy" else []
+        if given:
+            raise ValueError(f"--{given[0].replace('_', '-')} is about a run: --predictions has answers already")
+
     # what is read, and by whom
     if args.backbone and args.swap_roles:
         raise ValueError("--swap-roles is about a run's roles: the untouched --backbone has none")
-    if args.run and args.shots and not args.backbone:
+    if args.shots and not args.backbone:
         raise ValueError("--shots puts examples into the prompt of the untouched --backbone: runs were not trained so")
-    if args.run and args.likelihood_limit and not args.likelihood:
+    if args.likelihood_limit and not args.likelihood:
         raise ValueError("--likelihood-limit says how many lines --likelihood reads: give both")
 
     # numbers and paths
@@ -222,14 +229,6 @@ def check_arguments(args):
         raise ValueError(f"--out takes the scores, FILE.json; the answers go beside it, into {args.out}")
     if args.out == "":
         raise ValueError("--out is empty")
-
-    # answers that are there already take no arguments of a run
-    if args.predictions:
-        given = [name for name in ("data", "split", "limit", "compile", *ABOUT_RUNS) if getattr(args, name)]
-        given += [field.name for field in fields(Decoding) if hasattr(args, field.name)]
-        given += ["decode"] if args.decode != "greedy" else []
-        if given:
-            raise ValueError(f"--{given[0].replace('_', '-')} is about a run: --predictions has answers already")
 
 
 def test_samples(config, splits):
@@ -255,11 +254,6 @@ def training_samples(config):
     if config["samples_per_role"]:
         samples = some_of_each(samples, config["samples_per_role"], config["seed"])
     return samples
-
-
-def training_shots(config, n):
-    """{role: n of its own training lines} of a run, as `predict` takes them; None for n = 0."""
-    return role_shots(training_samples(config), n) if n else None
 
 
 def where_to_write(args, config, decoding):
@@ -292,7 +286,7 @@ def score_run(args):
     with claimed(*paths) if args.out else nullcontext():
         splits = trained_on["splits"] if config["data"] == trained_on["data"] else SPLITS
         tests = test_samples(config, [args.split] if args.split else splits)
-        shots = training_shots(trained_on, args.shots)
+        shots = role_shots(training_samples(trained_on), args.shots) if args.shots else None
         model, tokenizer, _ = load_run(args.run, args.device, args.compile)
         found, lines = {}, None
         if args.likelihood:

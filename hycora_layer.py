@@ -142,30 +142,14 @@ class ActiveRoles:
         if not roles.is_floating_point() and not 0 <= roles[0] <= roles[-1] < num_roles:
             raise ValueError(f"role ids {roles.tolist()}: the model has {num_roles} roles, from 0")
         self.roles = roles.to(device, non_blocking=True)
-        self.row_to_role = F.one_hot(index).to(device, non_blocking=True)
+        self.row_to_role = F.one_hot(index).float().to(device, non_blocking=True)
 
     def per_row(self, weights):
         """(R, ...) -> (B, ...), or (...) if all rows have the same role. Equal to weights[index], as a product: its
         backward pass is repeatable, that of indexing is not."""
         if len(self.roles) == 1:
             return weights[0]
-        rows = self.row_to_role.to(weights) @ weights.flatten(1)
-        return rows.unflatten(1, weights.shape[1:])
-
-
-def shared_weights(linears, factor, dtype):
-    """Source "shared": the linear's own matrix, the same for every role. Cast together: one kernel, not n."""
-    return torch.stack([getattr(linear, factor) for linear in linears]).to(dtype).unbind()
-
-
-def role_weights(linears, factor, active):
-    """Source "role": each role's own trainable matrix."""
-    return [active.per_row(lookup(getattr(linear, factor), active.roles)) for linear in linears]
-
-
-def generated_weights(generated, active):
-    """Source "hyper": the hyper-network's output (R, n, rows, columns), taken apart into its n linears."""
-    return active.per_row(generated).unbind(-3)
+        return lookup(weights, self.row_to_role)
 
 
 def gated_weights(linears, factor, active, gate_inputs):
@@ -188,7 +172,8 @@ def gated_weights(linears, factor, active, gate_inputs):
 class HyperModel(nn.Module):
     """The paper's Hyper Model: backbone + adapters + contrastive projections. All but the backbone trains, in fp32.
 
-    Any backbone works that has `layers`, `hidden_states`, `lm_head`, `dtype`, `device` and `config.hidden_size`.
+    Any backbone works that can be called for logits and has `layers`, `hidden_states`, `dtype`, `device` and
+    `config.hidden_size` (and `lm_head`, whose weight the losses read).
     """
     def __init__(self, backbone, config):
         """Adapts `backbone` in place. Raises ValueError for an unknown method or target module, or a second model."""
@@ -277,15 +262,17 @@ class HyperModel(nn.Module):
     def lora_factor(self, factor, linears, generated, active):
         """A or B for each of the n linears of one kind: (rows, columns), or (B, rows, columns) where rows differ."""
         source = self.sources[factor]
-        if source == "shared":
-            return shared_weights(linears, factor, self.backbone.dtype)
-        if source == "role":
-            return role_weights(linears, factor, active)
         if source == "hyper":
-            return generated_weights(generated[factor], active)
+            return active.per_row(generated[factor]).unbind(-3)          # the network's output holds all n
         if source == "gated":
             return gated_weights(linears, factor, active, self.gate_inputs)
-        raise ValueError(f"no function for the source {source!r} of {factor}: HyperModel.lora_factor")
+
+        weights = [getattr(linear, factor) for linear in linears]
+        if source == "shared":
+            return torch.stack(weights).to(self.backbone.dtype).unbind() # cast together: one kernel, not n
+        if source == "role":
+            return [active.per_row(lookup(weight, active.roles)) for weight in weights]
+        raise ValueError(f"nothing makes the source {source!r} of {factor}: HyperModel.lora_factor")
 
     def adapted_linears(self):
         """Every AdaptedLinear, kind by kind."""
@@ -300,18 +287,12 @@ class HyperModel(nn.Module):
     def read_by(self, reader, input_ids, role_ids):
         """Hidden states (B * T, C), without a gradient, of responses that their role does not read itself.
 
-        reader: "other", the next role by id; "backbone", no role. The paper reads a response as its own role, so that
-        e_t of Eq. 5 also shows which A was active. Read by "backbone", it can only show what is in the text; read by
-        "other", it still shows the role, since the reader's id gives it away.
+        reader: "other", the next role by id, which gives the role away just as well; "backbone", no role, so that e_t
+        of Eq. 5 shows only what is in the text.
         """
         reader_ids = None if reader == "backbone" else (role_ids + 1) % self.config.num_roles
         with self.active_roles(reader_ids):
             return self.backbone.hidden_states(input_ids).flatten(0, 1)
-
-    def project(self, role_ids, e_t):
-        """z_r and z_t of Eq. 5 in fp32, (B, d_z) each, from role ids (B,) and response representations e_t (B, C)."""
-        e_c = self.hyper.role_embedding(role_ids.to(e_t.device, non_blocking=True))
-        return self.projections(e_c, e_t)
 
     # ---------------------------------------------------------------------------------------------------- save and load
     def trainable(self):

@@ -7,7 +7,7 @@
 
 A layer id is one *adapted linear*, numbered kind by kind: the linears of a kind are neighbours and share a head.
 
-Init (the paper gives none; these are the authors' code's values):
+Init (the paper gives none; all but the last row are the authors' code's):
     role and layer embeddings     N(0, 1), truncated at 2
     linear: weight, bias          Xavier-uniform, 0
     LayerNorm: weight, bias       1, 0
@@ -58,7 +58,7 @@ class HyperNetwork(nn.Module):
 
     kinds: {kind: (n, {"A": (r, d_in), "B": (d_out, r)})}, a kind of linear such as "q_proj", how many of it
     there are, and the LoRA factors to generate for it.
-    norm_input, norm_output: LayerNorms of the authors' code, absent from the paper's Eq. 1.
+    norm_input, norm_output: LayerNorms of the authors' code, which the paper's Eq. 1 and 3 lack.
     """
     def __init__(self, num_roles, kinds, role_dim=128, layer_dim=128, hidden_dim=512, num_blocks=2,
                  head_rank=32, norm_input=True, norm_output=True):

@@ -113,12 +113,13 @@ def total_loss(cross_entropy, contrastive, lam):
 
 
 def lambda_at(epoch, start, total, lam_min, lam_max, schedule="linear"):
-    """lambda at a (fractional) epoch: lam_min up to `start`, then a ramp to lam_max at `total`, and no more after it.
+    """lambda at a (fractional) epoch: lam_min up to `start` (ep_st), then a ramp to lam_max at `total` (ep_to).
 
     schedule: "linear" as in the paper, or "cosine", (1 - cos(pi * ramp)) / 2, as in the authors' Qwen code.
     """
     duration = max(total - start, 1e-9)                                  # start >= total: no step is in the ramp
-    ramp = min(1.0, max(0.0, epoch - start) / duration)
+    ramp = max(0.0, (epoch - start) / duration)
+    ramp = min(1.0, ramp)                                                # no more after ep_to
     if schedule == "cosine":
         ramp = (1 - math.cos(math.pi * ramp)) / 2
     return lam_min + (lam_max - lam_min) * ramp                          # Eq. 8

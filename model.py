@@ -293,7 +293,7 @@ class Transformer(nn.Module):
 
     def compile_blocks(self, **options):
         """Compiles the block: one graph serves all layers, and any batch size and length."""
-        # the most graphs there can be: prompt or next token, shared or per-row A and B, one row or more
+        # torch's limit of 8 is too low: prompt or next token, shared or per-row A and B, one row or more, train or not
         torch._dynamo.config.cache_size_limit = max(32, torch._dynamo.config.cache_size_limit)
         self.compiled = True
         for block in self.layers:
@@ -342,7 +342,8 @@ class Transformer(nn.Module):
         state = {}
         unexpected = []
         for key, tensor in checkpoint_tensors(folder):
-            key = our_name(key)
+            for theirs, ours in CHATGLM_NAMES.items():                   # prefixes that only ChatGLM2's files have
+                key = key.replace(theirs, ours)
             if key in tied or key.endswith(".inv_freq"):                 # old files hold the rotary angles
                 continue
             if tensor.shape == expected.get(key):
@@ -357,10 +358,3 @@ class Transformer(nn.Module):
         model.load_state_dict(state, strict=False, assign=True)          # the check above was strict
         model.tie_weights()
         return model.to(device).requires_grad_(False).eval()
-
-
-def our_name(key):
-    """Our name for a tensor of ChatGLM2's checkpoint."""
-    for theirs, ours in CHATGLM_NAMES.items():
-        key = key.replace(theirs, ours)
-    return key

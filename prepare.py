@@ -3,6 +3,7 @@ from console import counted
 
 import dataclasses
 import os
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -10,12 +11,12 @@ import torch
 from arguments import parse_args
 from checkpoint import check_same, made_of, new_folder, read_run, versions
 from config import KEYS, Config, pick_device, resolve
-from data import describe_data, encode_examples, fetch_data, load_profiles, load_samples
-from files import write_json
+from data import LINE_KEYS, SPLITS, encode_examples, fetch_data, languages, load_profiles, load_samples, rolebench_files
+from files import read_jsonl, write_json
 from hycora_layer import METHODS
 from model_config import check_ids
 from processes import world
-from selection import choose_roles, some_of_each
+from selection import choose_roles, look_alikes, some_of_each
 
 
 def read_arguments(argv):
@@ -71,6 +72,30 @@ def load_data(cfg):
         use = "in the prompts" if cfg.role_in_prompt else "kept with the run, not in the prompts"
         print(f"profiles of {len(profiles)} of {counted(len(roles), 'role')}: {use}")
     return samples, tests, roles, profiles
+
+
+def describe_data(root, samples, language="all", splits=SPLITS, generalization="instruction"):
+    """What to know before training on `samples` of a data set, as lines of text."""
+    counts = Counter(s.role for s in samples)
+    pairs = [f"{a} ({counts[a]}) and {b} ({counts[b]})" for a, b in look_alikes(counts)]
+    if pairs:
+        yield f"{root}: role names that look alike, with their lines; is one misspelt? {'; '.join(pairs)}"
+    is_own = Path(root).is_file()
+    if is_own:
+        paths = [root]
+    else:
+        paths = []
+        for lang in languages(language):
+            paths += rolebench_files(root, lang, "train", splits, generalization).values()
+    records = [record for path in paths for _, record in read_jsonl(path)]
+
+    if is_own and not any(record.get("test") for record in records):
+        yield (f'{root}: no line has "test": true; {len(records) - len(samples)} of {len(records)} are held out for '
+               f'the test, near-identical questions together')
+    ignored = Counter(key for record in records for key in record if key not in LINE_KEYS)
+    if ignored:
+        keys = ", ".join(f"{key!r} ({count})" for key, count in ignored.items())
+        yield f"{root}: keys that nothing reads, with their lines: {keys}"
 
 
 def encode(samples, roles, profiles, tokenizer, cfg, model_config):

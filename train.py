@@ -19,11 +19,10 @@ cross-entropy is divided by the supervised tokens of the whole step, so that 1 x
 processes do what one does with N times the `grad_accum`, apart from rounding and from dropout, which each process
 draws separately.
 """
-from console import counted, one_line_errors
+from console import StopSignals, counted, one_line_errors
 
 import math
 import os
-import signal
 import sys
 from contextlib import nullcontext
 
@@ -72,7 +71,7 @@ def backward(model, batches, cfg, lam, scaler, supervised=None, num_micro_batche
     supervised = supervised or sum(len(batch.targets) for batch in batches)
     num_micro_batches = num_micro_batches or len(batches)
     device = model.backbone.device
-    stats = [torch.zeros(2, device=device)]
+    stats = torch.zeros(2, device=device)
     for batch in batches:
         batch = batch.to(device)
 
@@ -94,12 +93,12 @@ def backward(model, batches, cfg, lam, scaler, supervised=None, num_micro_batche
                 read = hidden if other_hidden is None else other_hidden
                 e_t = pool_response(read, batch.pooled, batch.pooled_rows, len(batch.input_ids))
                 roles = batch.role_ids.to(device, non_blocking=True)
-                z_r, z_t = model.project(roles, e_t)
+                z_r, z_t = model.projections(model.hyper.role_embedding(roles), e_t)       # (B, d_z) each
                 contrastive = hyper_contrastive_loss(z_r, z_t, roles, cfg.tau, cfg.contrast_anchor) / num_micro_batches
 
             scaler.scale(total_loss(ce, contrastive, lam)).backward()
-        stats.append(torch.stack((ce, contrastive)).detach())
-    return torch.stack(stats).sum(0)
+        stats = stats + torch.stack((ce, contrastive)).detach()
+    return stats
 
 
 # --------------------------------------------------------------------------------------------------------- the loop
@@ -149,8 +148,8 @@ def fit(model, steps, cfg, run, resume, held_out=None):
             stats = backward(model, data.micro_batches, cfg, lam, scaler, data.supervised, data.num_micro_batches)
             stats = sum_over_processes(params if lam else without_projections, stats)
 
-            # clip and step; where found_inf is 1, AdamW changes nothing, and the host need not wait to know (in fp16
-            # the scaler puts its own in place, from the gradients alone)
+            # clip and step; fused AdamW changes nothing where `found_inf` is 1, so that the host need not wait to know
+            # (it is GradScaler's attribute; in fp16 the scaler puts its own in place, from the gradients alone)
             scaler.unscale_(optimizer)
             grad_norm = torch.nn.utils.clip_grad_norm_(params, cfg.max_grad_norm)
             optimizer.found_inf = (~(stats.sum() + grad_norm).isfinite()).float()
@@ -187,19 +186,6 @@ def fit(model, steps, cfg, run, resume, held_out=None):
     return done == steps.total
 
 
-class StopSignals(list):
-    """Within this context Ctrl-C and SIGTERM are collected here instead of ending the program in mid-step."""
-    def __enter__(self):
-        self.before = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.before[number] = signal.signal(number, lambda received, _: self.append(received))
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-
 # ------------------------------------------------------------------------------------- from command line to scores
 def run_training(argv):
     """Everything from the command line to the scores."""
@@ -217,7 +203,9 @@ def run_training(argv):
     run = run_folder(cfg, resume, roles, profiles, examples, tokenizer.sample_prompt())
 
     # what to watch
-    warnings = [too_few_steps(steps.total), model.projections and contrast_never_starts(steps, cfg)]
+    warnings = [too_few_steps(steps.total)]
+    if model.projections is not None:
+        warnings.append(contrast_never_starts(steps, cfg))
     for warning in filter(None, warnings):
         print(warning)
     held_out = None
@@ -252,15 +240,14 @@ def save_and_score(model, tokenizer, run, roles, tests, to_read):
     """Writes the adapter of a finished run and its scores: answers to `tests`, likelihood of `to_read` (test samples).
     OSError says how to continue.
     """
+    advice = "its checkpoint is whole: go on with python train.py --resume"
     try:
         model.save(run)
-    except OSError as error:
-        raise OSError(f"{error}; its checkpoint is whole: go on with python train.py --resume {run}") from None
-    try:
+        advice = "the run is whole: score it with python eval.py --run"
         if tests:
             evaluate_before_after(model.eval(), tokenizer, run, tests, to_read)
     except OSError as error:
-        raise OSError(f"{error}; the run is whole: score it with python eval.py --run {run}") from None
+        raise OSError(f"{error}; {advice} {run}") from None
     print(f"\nwrote {run}; talk with: python chat.py --run {run} --role \"{next(iter(roles))}\"")
 
 

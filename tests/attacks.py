@@ -290,6 +290,7 @@ COMMAND_LINES = [
     (22, "", (), "eval --run {s}/run --limit 1 --temperature 1e-320", "is not possible"),
     (23, "", (), "eval --predictions {s}/run/predictions.jsonl --limit 1", "--limit is about a run"),
     (23, "", (), "tools.exercises --out {s}/new --only 9", "--only: invalid choice"),
+    (23, "", (), "train --data {s}/lines.jsonl --splits general --out {s}/new", "lines.jsonl is a file, which has no splits"),
     (23, "", (), "tools.figures --nope", "unrecognized arguments: --nope"),
     (23, "", (), "tools.paper --nope", "unrecognized arguments: --nope"),
     (23, "", (), "eval --predictions {s}/run/predictions.jsonl --swap-roles", "--swap-roles is about a run"),

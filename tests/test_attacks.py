@@ -131,8 +131,9 @@ def test_an_attack_ends_in_one_line_and_harms_nothing(number, file, how, line, w
     done = in_time(line, sandbox)
     case = f"R6.{number} {file} {str(how)[:80]} {line}: {done.stderr[-600:]!r}"
     after = snapshot(sandbox)
-    if words is None:
-        assert done.returncode == 0, case
+    if words is None:                                                    # then a run's results may change, and nothing else
+        results = {path for path in before if path.parent.name in ("run", "checkpoint") and path.name not in ("config.json", "roles.json")}
+        assert done.returncode == 0 and all(after.get(path) == before[path] for path in before.keys() - results), case
         return
     said = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and "Traceback" not in done.stderr and any(word in said for word in words.split("|")), case

@@ -17,7 +17,6 @@ from eval import (
     score,
     score_paths,
     training_samples,
-    training_shots,
     write_scores,
 )
 from generate import Decoding
@@ -181,5 +180,4 @@ def test_examples_for_a_prompt_are_lines_that_the_run_was_trained_on():
               "samples_per_role": 3, "seed": 5, "roles": {"林黛玉": 0}}
     lines = training_samples(config)
     assert len(lines) == 3 and {(s.role, s.split) for s in lines} == {("林黛玉", "role_specific")} and lines != training_samples(config | {"seed": 6})
-    assert {question for question, _ in training_shots(config, 2)["林黛玉"]} <= {s.question for s in lines}
-    assert len(training_samples(config | {"samples_per_role": 0})) > 3 and training_shots(config, 0) is None
+    assert len(training_samples(config | {"samples_per_role": 0})) > 3

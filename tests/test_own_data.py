@@ -13,9 +13,9 @@ import eval as evaluation
 import selection
 import train
 from config import pick_device
-from data import Sample, describe_data, encode_examples, fetch_data, load_profiles, load_samples
+from data import Sample, encode_examples, fetch_data, load_profiles, load_samples
 from files import write_jsonl
-from prepare import encode, load_data, read_arguments
+from prepare import describe_data, encode, load_data, read_arguments
 from selection import choose_roles, group_lines, hold_out, look_alikes, normalise, role_id, similar_pairs, trigrams
 from tokenizer import Tokenizer
 from tools import check_data
@@ -105,7 +105,8 @@ def test_every_role_keeps_a_line_to_learn_from(lines, most):
     samples = [sample(f"role {i}", line["question"]) for i, line in enumerate(many(lines))]
     assert hold_out(samples) == []                                                        # one line each
     samples += [sample("role 0", "Is it cold under there in December?")]
-    assert len(hold_out(samples)) <= most
+    held = hold_out(samples)
+    assert len(held) <= most and {s.role for i, s in enumerate(samples) if i not in held} == {s.role for s in samples}
 
 
 def test_similar_pairs_are_those_of_all_comparisons():

@@ -2,6 +2,7 @@
 import copy
 import dataclasses
 import json
+import math
 import os
 import random
 import re
@@ -87,11 +88,12 @@ def test_gradients_of_everything_equal_finite_differences(method):
         assert (values[0] - values[1]) / 2e-8 == pytest.approx(expected, rel=1e-4, abs=1e-6), name
 
 
-def test_the_loop_is_a_plain_one_written_again(tmp_path):
+@pytest.mark.parametrize("schedule, anchor, pool, tau", [("linear", "role", "last", 0.1), ("cosine", "response", "before_eos", 0.3), ("linear", "role", "mean", 1.0)])
+def test_the_loop_is_a_plain_one_written_again(schedule, anchor, pool, tau, tmp_path):
     """Six steps of `fit` in float64, beside a loop without padding: the loss per supervised token of the step, Eq. 7 of each micro-batch,
     lambda by epochs, the learning rate of the step, clipping, AdamW with weight decay."""
     cfg = Config(batch_size=3, grad_accum=2, epochs=2, lr=0.05, warmup_ratio=0.34, weight_decay=0.1, max_grad_norm=0.5, log_every=1,
-                 lambda_start_epoch=0.5, lambda_max=0.4)
+                 lambda_start_epoch=0.5, lambda_max=0.4, lambda_schedule=schedule, contrast_anchor=anchor, pool=pool, tau=tau)
     examples = rows(16)
     model = randomise(hyper_model("hycora", small_backbone().double(), adapter_dropout=0.0), 0.1).double()
     plain = copy.deepcopy(model).train()
@@ -112,11 +114,17 @@ def test_the_loop_is_a_plain_one_written_again(tmp_path):
                     hidden = plain.backbone.hidden_states(torch.tensor([e.ids]))[0]
                 logits = plain.backbone.lm_head(hidden)[e.prompt_len - 1:-1]
                 ce = ce + F.cross_entropy(logits, torch.tensor(e.ids[e.prompt_len:]), reduction="sum") / tokens
-                e_t.append(hidden[-1])
+                response = hidden[e.prompt_len:]                         # its last token is the stop
+                e_t.append({"last": response[-1], "before_eos": response[max(-2, -len(response))], "mean": response.mean(0)}[pool])
             role_ids = torch.tensor([e.role_id for e in batch])
-            contrastive = contrastive + hyper_contrastive_loss(*plain.project(role_ids, torch.stack(e_t)), role_ids, cfg.tau) / len(micro_batches)
+            z_r, z_t = plain.projections(plain.hyper.role_embedding(role_ids), torch.stack(e_t))
+            cosine = F.cosine_similarity(z_r[:, None], z_t[None], dim=-1)
+            log_p = ((cosine if anchor == "role" else cosine.T) / tau).log_softmax(1)
+            same = role_ids[:, None] == role_ids
+            contrastive = contrastive - torch.stack([log_p[i, same[i]].mean() for i in range(len(batch))]).mean() / len(micro_batches)
 
-        lam = max(0, 0.4 * (step / 3 - 0.5) / (2 - 0.5))
+        ramp = max(0, (step / 3 - 0.5) / (2 - 0.5))
+        lam = 0.4 * (ramp if schedule == "linear" else (1 - math.cos(math.pi * ramp)) / 2)
         assert line["lambda"] == pytest.approx(lam) and line["ce"] == pytest.approx(ce.item(), rel=1e-5)
         optimizer.zero_grad()
         (ce + lam * contrastive if lam else ce).backward()
@@ -145,7 +153,7 @@ def test_responses_read_by_another_role_or_by_nobody(reader):
             with model.active_roles((role_ids + 1) % model.config.num_roles):
                 hidden = model.backbone.hidden_states(ids)
         e_t = hidden[batch.pooled_rows, batch.pooled % ids.shape[1]]
-        z_r, z_t = model.project(role_ids, e_t)
+        z_r, z_t = model.projections(model.hyper.role_embedding(role_ids), e_t)
         expected = hyper_contrastive_loss(z_r, z_t, role_ids, Config().tau)
     torch.testing.assert_close(sums[1].double(), expected.double(), rtol=1e-6, atol=1e-8)
 
@@ -383,7 +391,7 @@ def test_kill_minus_nine_resumes_to_the_same_bits(tmp_path):
             time.sleep(0.01)
         time.sleep(random.random() * 0.2)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
         if n == 0:
             process = start("--resume", killed)
     run("--resume", killed)

@@ -13,8 +13,9 @@ from collections import Counter
 
 import numpy as np
 
-from data import OWN, SPLITS, describe_data, fetch_data, languages, load_own, load_profiles, parse_line, rolebench_files
+from data import OWN, SPLITS, fetch_data, languages, load_own, load_profiles, parse_line, rolebench_files
 from files import TOKENIZER_FILES, fetch, parse_json
+from prepare import describe_data
 from tokenizer import Tokenizer
 
 

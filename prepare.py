@@ -3,6 +3,7 @@ from console import counted
 
 import dataclasses
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -81,6 +82,10 @@ def describe_data(root, samples, language="all", splits=SPLITS, generalization="
     if pairs:
         yield f"{root}: role names that look alike, with their lines; is one misspelt? {'; '.join(pairs)}"
     is_own = Path(root).is_file()
+    chinese = sum(bool(re.search("[\u4e00-\u9fff]", s.answers[0])) for s in samples)
+    if is_own and language != "zh" and 2 * chinese > len(samples):
+        yield (f"{root}: {chinese} of {len(samples)} answers have Chinese characters, which --language {language} does "
+               f"not score one by one, as --language zh does")
     if is_own:
         paths = [root]
     else:

@@ -122,7 +122,7 @@ def test_profiles_have_to_be_text(tmp_path, text, message):
 
 
 def test_any_role_can_be_chosen_by_its_name():
-    """R6.24: a name that is a number, or that has a comma."""
+    """A name that is a number, or that has a comma."""
     names = ["1", "2", "Anne, Queen", "[x]", "B"]
     samples = [Sample("general", name, "q", ("x",), "en") for name in names]
     assert choose_roles(samples, '["2", "Anne, Queen"]') == {"2": 0, "Anne, Queen": 1} and choose_roles(samples, "2") == {"1": 0, "2": 1}
@@ -189,7 +189,7 @@ def test_what_people_type_never_becomes_a_special_token(tokenizer):
 
 
 def test_special_tokens_are_special_whatever_the_tokenizer_file_says(tokenizer, tmp_path):
-    """R6.5: an added token with "special": false was read in what people type."""
+    """An added token with "special": false was read in what people type."""
     shutil.copytree(TINY / "backbone", tmp_path / "model")
     path = tmp_path / "model/tokenizer.json"
     file = json.loads(path.read_text("utf8"))

@@ -120,7 +120,7 @@ def test_score_refuses_before_it_starts(args, message):
 
 @pytest.mark.parametrize("flags", [["--limit", "3"], ["--swap-roles"], ["--likelihood"], ["--backbone"], ["--shots", "2"], ["--temperature", "1"], ["--seed", "0"], ["--data", "x"], ["--decode", "official"]])
 def test_what_is_about_a_run_is_refused_for_answers_that_are_there(flags):
-    """R6.23: --limit and --swap-roles were ignored."""
+    """--limit and --swap-roles were ignored."""
     with pytest.raises(ValueError, match=f"{flags[0]} is about a run"):
         score(parse_args(["--predictions", "p", *flags]))
 

@@ -150,8 +150,25 @@ def test_adapters_come_with_their_prompt_and_a_readme(tmp_path):
         assert "--max-lora-rank 8" in readme and "--generation-config . " in readme and '"model": "role"' in readme and "--lora role.gguf" in readme and run_persona(role, config) in readme and len(readme.splitlines()) <= 10
 
 
-def test_a_merged_model_that_is_not_the_run_is_refused(tmp_path, monkeypatch):
+def test_half_precision_is_exported_as_it_is(tmp_path):
+    """bf16, a GPU's default: the adapter to the bit, a merged model within the rounding of its weights."""
+    transformers = pytest.importorskip("transformers")
     _, ours = pair(tmp_path)
+    ours.backbone.to(torch.bfloat16)
+    ids = torch.randint(97, (2, 20))
+    with torch.no_grad():
+        expected = ours(ids, torch.tensor([1, 1])).float()
+        effect = (expected - ours.backbone(ids).float()).abs().max()
+        assert export.write_adapter(ours, 1, tmp_path / "base", tmp_path / "adapter") == 0
+        export.write_model(ours, 1, tmp_path / "base", tmp_path / "merged")
+        merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto").eval()
+        assert merged.dtype == torch.bfloat16 and (merged(ids).logits.float() - expected).abs().max() < 0.25 * effect
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_merged_model_that_is_not_the_run_is_refused(dtype, tmp_path, monkeypatch):
+    _, ours = pair(tmp_path)
+    ours.backbone.to(dtype)
     monkeypatch.setattr(export, "merge", lambda *_: None)
     with pytest.raises(ValueError, match="does not reproduce the run"):
         export.write_model(ours, 1, tmp_path / "base", tmp_path / "merged")

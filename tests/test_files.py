@@ -62,7 +62,7 @@ def test_json_that_could_do_harm_later_is_refused_where_it_stands(text, words, t
 
 # ----------------------------------------------------------------------------------------------------------- writing
 def test_a_temporary_file_is_never_a_link_that_somebody_laid(tmp_path):
-    """R6.4: scores.json.tmp as a link to a precious file was written through."""
+    """A scores.json.tmp that was a link to a precious file was written through."""
     precious = tmp_path / "precious"
     precious.write_text("mine")
     for name in ("a.json.tmp", ".a.json.tmp"):
@@ -135,7 +135,7 @@ def test_outputs_are_claimed_before_the_work_and_nothing_is_overwritten(tmp_path
 
 
 def test_two_runs_never_share_a_folder_and_nothing_that_lies_there_is_touched(tmp_path, capsys):
-    """R6.12: the folder was claimed only after a call of git, and a folder without config.json was taken."""
+    """The folder was claimed only after a call of git, and a folder without config.json was taken."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run/roles.json").write_text("mine")
     (tmp_path / "run-2").write_text("a file")
@@ -152,7 +152,7 @@ def test_of_many_that_want_one_folder_each_gets_its_own(tmp_path):
 
 
 def test_no_name_leads_out_of_an_export_and_no_two_share_a_folder(tmp_path):
-    """R6.3: ".." wrote beside --out, and a/b, a_b, a\\b shared one folder."""
+    """".." wrote beside --out, and a/b, a_b, a\\b shared one folder."""
     names = ["..", ".", "", " ", "/", "/etc", "../x", "a/b", "a_b", "a\\b", "a_b-2", "A_b", "\0", "CON", "a.", "...", "\ud800", "孙悟空", "Tik-Tok", "\n", "\x1b[2J"]
     of_role = folder_names({name: i for i, name in enumerate(names)})
     assert (of_role["孙悟空"], of_role["Tik-Tok"]) == ("孙悟空", "Tik-Tok")
@@ -227,7 +227,7 @@ def test_everything_a_command_prints_is_safe_to_print(capsys):
 
 
 def test_a_terminal_that_lacks_a_character_loses_no_scores(monkeypatch):
-    """R6.13: on an ASCII terminal printing failed before anything was written."""
+    """On an ASCII terminal printing failed before anything was written."""
     ascii_only = io.TextIOWrapper(io.BytesIO(), "ascii")
     monkeypatch.setattr(sys, "stdout", ascii_only)
     as_command("x", lambda: print("孙悟空"))
@@ -273,7 +273,6 @@ def test_ctrl_c_during_the_imports_is_one_line(tmp_path):
 
 
 def test_a_command_without_a_standard_input_or_without_torchrun_says_so(monkeypatch):
-    """R6.33."""
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(ValueError, match="the standard input is closed"):
         chat.chat(None)

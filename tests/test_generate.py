@@ -147,13 +147,12 @@ def test_impossible_decoding_is_refused(flag, value):
 @pytest.mark.parametrize("flag, value", [("--repetition-penalty", "nan"), ("--repetition-penalty", "1e-300"), ("--temperature", "1e-320"), ("--temperature", "nan"),
                                          ("--temperature", "inf"), ("--top-p", "nan"), ("--max-new-tokens", "9999999999"), ("--top-k", "-1"), ("--seed", "1" + "0" * 30)])
 def test_decoding_that_would_be_silently_wrong_is_refused(flag, value):
-    """R6.22."""
     with pytest.raises(ValueError, match="is not possible"):
         decoding_from_args(parse_args(["--run", "r", flag, value]), "en")
 
 
 def test_a_sampled_answer_depends_on_its_question_alone():
-    """R6.25: it was seeded by its place in the list, so --limit changed it."""
+    """It was seeded by its place in the list, so --limit changed it."""
     model, rows, decoding = randomise(hyper_model("hycora"), 0.05).double(), prompts(6), Decoding(6, temperature=1.0, seed=3)
     texts = generate_texts(model, Echo(), rows, [0, 1, 2, 3, 0, 1], decoding, batch_size=4)
     assert generate_texts(model, Echo(), rows[::-2], [1, 3, 1], decoding)[1:2] == texts[3:4]

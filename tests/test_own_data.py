@@ -131,6 +131,13 @@ def test_what_looks_like_a_slip_is_said_once(tmp_path):
     assert "Grum (" in alike and "and grum (" in alike and "'system' (12), 'mood' (1)" in keys
 
 
+@pytest.mark.parametrize("language, said", [("en", 1), ("other", 1), ("zh", 0)])
+def test_chinese_lines_in_another_language_are_said(language, said, tmp_path):
+    path = write(tmp_path / "mine.jsonl", *(line | {"answer": "俺老孙住在花果山！", "test": n == 0} for n, line in enumerate(many(6))))
+    notices = list(describe_data(path, load_samples(path, language, "train"), language))
+    assert len(notices) == said and all("5 of 5 answers have Chinese characters" in notice for notice in notices)
+
+
 def test_names_that_look_alike():
     assert look_alikes(["Grumbold", "Pell", "Grumbolt", "PELL", "Sherlock Holmes", "Mycroft Holmes"]) == [("Grumbold", "Grumbolt"), ("Pell", "PELL")]
 

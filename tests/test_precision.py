@@ -26,7 +26,7 @@ from hyper import HyperNetwork
 from losses import hyper_contrastive_loss, response_cross_entropy
 
 
-def fit(run, precision="fp32", bad=(), max_steps=6, **options):
+def fit(run, precision="fp32", bad=(), max_steps=6, resume=False, **options):
     """Trains a small model in `run`; the gradients of the steps in `bad` have one element that is infinite."""
     backbone = small_backbone().to(DTYPES[precision])
     model = randomise(hyper_model("hycora", backbone), 0.05)
@@ -41,7 +41,7 @@ def fit(run, precision="fp32", bad=(), max_steps=6, **options):
             next(iter(model.trainable().values())).grad.view(-1)[0] = math.inf
         return stats
     with patch.object(train, "backward", spoilt), patch.object(checkpoint, "CHECKPOINTS_KEPT", max_steps):
-        train.fit(model, Steps(examples, cfg, 0, **options), cfg, run, resume=False)
+        train.fit(model, Steps(examples, cfg, 0, **options), cfg, run, resume)
     return model
 
 
@@ -68,6 +68,22 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_said(precision, tm
     assert any(not torch.equal(weights[0][name], weights[5][name]) for name in weights[2])
 
 
+def test_a_resumed_fp16_run_goes_on_with_its_loss_scale(tmp_path):
+    def last_seal():
+        return json.loads((tmp_path / "checkpoint/00000006.json").read_text())["scaler"]
+    weights = []
+    scalers = []
+    for resume in (False, True):
+        torch.manual_seed(7)
+        model = fit(tmp_path, "fp16", bad={0, 1} if not resume else (), resume=resume)
+        weights.append({name: p.detach().clone() for name, p in model.trainable().items()})
+        scalers.append(last_seal())
+        for path in (tmp_path / "checkpoint").iterdir():                 # then from step 3
+            path.unlink() if int(path.stem) > 3 else None
+    assert scalers[0] == scalers[1] and scalers[0]["scale"] <= 65536 / 4
+    assert all(torch.equal(p, weights[1][name]) for name, p in weights[0].items())
+
+
 def test_three_in_a_row_end_the_run(tmp_path):
     with pytest.raises(FloatingPointError, match=r"gradient of step 3 is not finite \(rows .*nor were the 2 before it; last good checkpoint: 00000003"):
         fit(tmp_path, bad={1, 2, 3})
@@ -92,7 +108,7 @@ def test_a_process_without_a_micro_batch_takes_part_in_an_fp16_step(tmp_path):
 
 
 def test_a_clock_that_is_set_back_makes_no_speed(tmp_path, monkeypatch):
-    """R6.26: it made 1.5e11 tokens a second."""
+    """It made 1.5e11 tokens a second."""
     hours = itertools.count(10 ** 9, -3600)
     monkeypatch.setattr(time, "time", lambda: next(hours))
     fit(tmp_path)

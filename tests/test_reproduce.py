@@ -23,7 +23,7 @@ from tools.studies import STUDIES, Study
 
 
 def test_some_of_each_are_spread_over_the_topics_of_every_role_and_split():
-    """R3.4: the first n of a file that goes topic by topic were one topic."""
+    """The first n of a file that goes topic by topic were one topic."""
     samples = [Sample(split, role, str(i), ("x",), "en") for split in ("general", "role_specific") for role in "abc" for i in range(60)]
     kept = some_of_each(samples, 6, seed=1)
     for key in {(s.split, s.role) for s in samples}:

@@ -98,7 +98,7 @@ def ask(service, **options):
 # -------------------------------------------------------------------------------------------------------- the key
 @pytest.mark.parametrize("key", ["", None, "  \n"])
 def test_without_a_key_of_its_own_nothing_is_sent_and_never_the_hubs_token(service, monkeypatch, tmp_path, key):
-    """R6.1: with OPENAI_API_KEY empty the hub's token went to any endpoint, as its bearer."""
+    """With OPENAI_API_KEY empty the hub's token went to any endpoint, as its bearer."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     (tmp_path / "token").write_text("hf_secret")
@@ -114,7 +114,7 @@ def test_a_key_that_ends_in_a_newline_is_sent_without_it(service, monkeypatch):
 
 @pytest.mark.parametrize("key", ["sk-se cret", "sk-se\ncret", "sk-\u2028x", "sk-\x07"])
 def test_what_cannot_be_a_key_is_refused_at_once_and_never_shown(service, monkeypatch, key):
-    """R6.2: it was printed in the message about an illegal header, after 82 seconds."""
+    """It was printed in the message about an illegal header, after 82 seconds."""
     monkeypatch.setenv("OPENAI_API_KEY", key)
     with pytest.raises(ValueError, match="OPENAI_API_KEY holds characters") as error:
         ask(service, pauses=(60,))
@@ -142,7 +142,7 @@ def test_a_redirect_is_not_followed_and_carries_no_key(service, monkeypatch, sta
 
 @pytest.mark.parametrize("url", ["http://me:pass@h/v1", "http://me@h/v1", "https://h/v1?key=sk-secret", "https://h/v1#sk-secret"])
 def test_a_secret_in_the_endpoint_is_refused_before_it_is_stored(url):
-    """R6.7: it stood in every line's "by"."""
+    """It stood in every line's "by"."""
     with pytest.raises(ValueError, match="put the key in OPENAI_API_KEY") as error:
         check_endpoint(url)
     assert "secret" not in str(error.value) and "pass@" not in str(error.value)
@@ -158,7 +158,7 @@ def test_what_is_no_url_is_refused(url):
 # ----------------------------------------------------------------------------------------------- limits of an answer
 @pytest.mark.parametrize("behaviour, words", [("drip", "no whole answer within 0.3 seconds"), ("slow", "no whole answer|timed out"), ("endless", "more than 4 MiB")])
 def test_an_answer_has_a_limit_of_time_and_size(service, behaviour, words):
-    """R6.9: a byte a second was waited for for ever."""
+    """A byte a second was waited for for ever."""
     service.behaviours = [behaviour]
     started = time.monotonic()
     with pytest.raises(ValueError, match=words):
@@ -176,7 +176,7 @@ def test_an_answer_that_is_none_is_one_line(service, text):
 
 
 def test_half_a_character_in_an_answer_stops_no_collection(service):
-    """R6.14: it could not be written, so the collection failed at that line for ever."""
+    """It could not be written, so the collection failed at that line for ever."""
     service.behaviours = [b'{"choices": [{"message": {"content": "a \\ud83d b"}}]}', completion(None)]
     assert ask(service) == "a ? b" and ask(service) == ""
 
@@ -242,7 +242,7 @@ def test_another_model_is_asked_anew_and_no_other_file_is_touched(service, tmp_p
 
 
 def test_answers_that_are_on_their_way_when_one_fails_are_kept(service, tmp_path):
-    """R6.14: one 403 among eight requests, and the other seven answers were lost."""
+    """One 403 among eight requests, and the other seven answers were lost."""
     write_rolebench(tmp_path, [("A", f"What is {n}?", ["x"]) for n in range(8)], part="test")
     out = tmp_path / "g.jsonl"
 
@@ -268,7 +268,7 @@ def test_a_line_cut_off_inside_of_a_character_is_asked_again_and_two_collections
 
 
 def test_an_interrupt_waits_for_no_answer():
-    """R6.14: it took up to 80 seconds, since the threads that asked were waited for."""
+    """It took up to 80 seconds, since the threads that asked were waited for."""
     def work(item):
         if item == 0:
             os.kill(os.getpid(), signal.SIGINT)

@@ -161,7 +161,7 @@ def test_compare_counts_facts_and_keeps_kinds_apart(tmp_path):
 
     scores, differences = tables(result)
     assert "kind" in scores[0] and "fact" in scores[0] and "+50.00" in render_table(differences)
-    assert "*" not in render_table(differences)                          # R5.7: of two items an interval is too sure of itself
+    assert "*" not in render_table(differences)                          # of two items an interval is too sure of itself
     point = {"rows": result["rows"], "differences": result["differences"], "runs": {}}
     assert kind_table(point) == [["right facts, percent", "own", "town"], ["a", "100.0", "0.0"], ["b", "100.0", "100.0"]]
     assert score_table(point)[0][1:5] == ["general ROUGE-L", "general fact", "role-specific ROUGE-L", "role-specific fact"]

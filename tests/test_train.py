@@ -516,7 +516,7 @@ def test_a_full_disk_loses_what_is_being_written_and_nothing_else(full_at, ends_
 
 
 def test_a_run_that_is_trained_is_not_resumed_by_another_process(tmp_path):
-    """R6.15: both wrote, and metrics.jsonl had steps twice."""
+    """Both wrote, and metrics.jsonl had steps twice."""
     out = tmp_path / "r"
     run(*SMALL, "--max-steps", "2", "--out", out)
     for half_written in (out / ".a.tmp", out / "checkpoint/.b.tmp"):
@@ -529,7 +529,7 @@ def test_a_run_that_is_trained_is_not_resumed_by_another_process(tmp_path):
 
 @pytest.mark.parametrize("key, value", [("lr", 0.5), ("seed", 7), ("batch_size", 3), ("data", "changed")])
 def test_a_resumed_run_learns_from_the_same_data_in_the_same_way(key, value, tmp_path):
-    """R6.20: with changed data, seed, learning rate or batch size it went on as if nothing had happened."""
+    """With changed data, seed, learning rate or batch size it went on as if nothing had happened."""
     data = tmp_path / "data"
     path = write_rolebench(data, [("A", f"What is {n}?", [f"It is {n}."]) for n in range(8)])
     out = tmp_path / "r"
@@ -544,7 +544,7 @@ def test_a_resumed_run_learns_from_the_same_data_in_the_same_way(key, value, tmp
 
 
 def test_the_same_command_writes_the_same_bytes(tmp_path):
-    """R6: one header in two orders was seen."""
+    """One header in two orders was seen."""
     for name in "ab":
         run("--max-steps", "2", "--score-limit", "3", "--max-new-tokens", "4", "--save-every", "1", "--role-subset", "3", "--out", tmp_path / name / "run")
     for file in sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").glob("**/*") if p.is_file()):

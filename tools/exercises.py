@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from files import ROOT, write_text
@@ -127,6 +128,8 @@ def main():
 
     if bool(args.out) == bool(args.check):
         raise ValueError("give either --out or --check")
+    if args.check and not find_spec("pytest"):
+        raise ValueError("the tests that judge need more packages: pip install -r requirements-dev.txt")
     if args.out:
         write_exercises(args.out)
     elif not (args.check / "hyper.py").is_file():

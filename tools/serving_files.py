@@ -6,6 +6,7 @@
 """
 import json
 import re
+from pathlib import Path
 
 from jinja2 import TemplateError
 
@@ -14,6 +15,8 @@ from files import read_json, write_json, write_text
 from tokenizer import template_with_default
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)         # what --max-lora-rank takes
+# the name of a precision: of --dtype for vLLM, of --outtype for llama.cpp
+PRECISIONS = {"fp32": ("float32", "f32"), "bf16": ("bfloat16", "bf16"), "fp16": ("float16", "f16")}
 
 
 def folder_names(roles):
@@ -43,15 +46,18 @@ def make_readme(role, config, prompt, rank):
     if text and config["method"] == "lora":
         who += " The weights are the same for every role of this run."
 
-    base, dtype = config["model"], {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[config["precision"]]
+    base = config["model"]
+    dtype, gguf = PRECISIONS[config["precision"]]
     if rank:
         vllm = (f"vllm serve {base} --enable-lora --max-lora-rank {vllm_rank(rank)} --lora-modules role=. "
                 "--generation-config .")
-        llama = (f"python convert_hf_to_gguf.py {base} --outfile base.gguf && python convert_lora_to_gguf.py . --base "
-                 f"{base} --outfile role.gguf\nllama-server -m base.gguf --lora role.gguf")
+        folder = base if Path(base).is_dir() else f"$(hf download {base})"
+        llama = (f"python convert_hf_to_gguf.py {folder} --outtype {gguf} --outfile base.gguf && python "
+                 f"convert_lora_to_gguf.py . --base {folder} --outfile role.gguf\n"
+                 "llama-server -m base.gguf --lora role.gguf")
     else:
         vllm = "vllm serve . --served-model-name role"
-        llama = "python convert_hf_to_gguf.py . --outfile role.gguf\nllama-server -m role.gguf"
+        llama = f"python convert_hf_to_gguf.py . --outtype {gguf} --outfile role.gguf\nllama-server -m role.gguf"
     request = {"model": "role", "temperature": 0, "messages": [{"role": "user", "content": "Who are you?"}]}
     return f"""# {role}
 

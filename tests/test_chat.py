@@ -63,6 +63,22 @@ def test_prompt_and_answer_are_no_longer_than_in_training(context, max_length, n
     assert room_for_prompt(backbone, {"max_length": max_length}, new_tokens) == room
 
 
+def test_a_role_that_is_told_in_the_prompt_is_told_in_every_prompt(monkeypatch, capsys):
+    """The current role's persona, that of a blend's larger part, and of each role that /all asks."""
+    personas = []
+    talk = conversation()
+    talk.config |= {"role_in_prompt": True, "profiles": {"Jack": "A pirate."}}
+    talk.tokenizer.prompt = lambda question, persona=None, history=(): personas.append(persona) or [1]
+    monkeypatch.setattr(chat, "generate", lambda *_, on_token: None)
+    monkeypatch.setattr(chat, "generate_texts", lambda model, tokenizer, prompts, *_: ["x"] * len(prompts))
+    talk.answer("?")
+    talk.blend("Jack Count Dracula 0.7")
+    talk.answer("?")
+    talk.ask_all("?")
+    jack, dracula, hatter = "You are Jack. A pirate.", "You are Count Dracula.", "You are The Mad Hatter."
+    assert personas == [jack, dracula, jack, dracula, hatter]
+
+
 def test_an_answer_that_was_never_begun_is_not_remembered(monkeypatch, capsys):
     def interrupted(*_, on_token):
         raise KeyboardInterrupt

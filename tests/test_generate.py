@@ -26,7 +26,9 @@ def prompts(n=5):
 @pytest.mark.parametrize("decoding", [Decoding(24), Decoding(24, temperature=0.8, top_k=30, top_p=0.9, repetition_penalty=1.2)])
 def test_a_mixed_batch_generates_what_each_row_does_alone(decoding):
     model, rows, roles = randomise(hyper_model("hycora"), 0.05).double(), prompts(), [2, 0, 3, 2, 1]     # where rounding decides nothing
-    together = generate(model, rows, roles, {5, 6}, decoding, seeds=[7, 8, 9, 10, 11])
+    streamed = []
+    together = generate(model, rows, roles, {5, 6}, decoding, seeds=[7, 8, 9, 10, 11], on_token=streamed.append)
+    assert [[token for token in column if token >= 0] for column in zip(*streamed)] == together
     alone = [generate(model, [p], [r], {5, 6}, decoding, seeds=[7 + i])[0] for i, (p, r) in enumerate(zip(rows, roles))]
     assert together == alone
     assert max(map(len, alone)) <= 24 and not {5, 6} & {t for a in alone for t in a}

@@ -131,6 +131,7 @@ RUN = [
     ("run/config.json", ("set", {"data": "nowhere"}), "eval", "nowhere"),
     ("run/config.json", ("set", {"seed": 7}), "resume", "was started with other keys"),
     ("run/config.json", ("set", {"lr": 0.5}), "resume", "was started with other keys"),
+    ("run/config.json", ("set", {"batch_size": 3}), "resume", "was started with other keys"),
     ("data/rolebench-zh/general/train.jsonl", ("set", {"generated": ["哈哈"]}), "resume", "was started with other examples"),
     ("run/roles.json", ("write", "[]"), "eval", "roles.json: a JSON object is expected"),
     ("run/roles.json", ("write", "{}"), "eval", "roles.json: "),

@@ -1,10 +1,12 @@
 """What the tests share: small backbones with every parameter randomised, and a throwaway data set."""
 import contextlib
+import fnmatch
 import importlib
 import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,3 +104,22 @@ def command(module, *args, ok=True, stdin=""):
     done = subprocess.CompletedProcess(module, code or 0, out.getvalue(), err.getvalue())
     assert ok is None or (done.returncode == 0) == ok, done.stderr[-2000:]
     return done
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A stand-in for the hub: a folder, served by the patterns it is asked for. Returns (folder, for each call the files that it got)."""
+    calls = []
+    folder = tmp_path / "hub"
+    folder.mkdir()
+
+    def snapshot_download(name, repo_type, allow_patterns):
+        files = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+        calls.append(sorted(file for file in files if any(fnmatch.fnmatch(file, pattern) for pattern in allow_patterns)))
+        copy = tmp_path / f"cache-{len(calls)}"
+        for file in calls[-1]:
+            (copy / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / file, copy / file)
+        return str(copy)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return folder, calls

@@ -1,5 +1,6 @@
 """A run that goes on longer than planned, and one that is tried before it is finished."""
 import json
+import shutil
 
 import pytest
 import torch
@@ -16,10 +17,17 @@ def steps_of(run):
     return records(run / "metrics.jsonl")
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    run = tmp_path_factory.mktemp("trained") / "run"
+    train.run_training([*ARGS, "--out", str(run)])
+    return run
+
+
 @pytest.fixture
-def finished(tmp_path):
-    train.run_training([*ARGS, "--out", str(tmp_path / "run")])
-    return tmp_path / "run"
+def finished(trained, tmp_path):
+    """A copy of a finished run."""
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 def test_a_finished_run_goes_on_with_the_schedule_of_its_new_length(finished):

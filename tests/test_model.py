@@ -1,7 +1,5 @@
 """model.py against transformers, on small models with every parameter randomised (default tolerances, T >= 16)."""
-import fnmatch
 import json
-import shutil
 import subprocess
 import sys
 from unittest import mock
@@ -206,24 +204,6 @@ print((peak() - before) / {size})
     ratio = float(done.stdout)
     print(f"peak resident memory over {size / 1e9:.2f} GB of weights: {ratio:.2f}")
     assert 0.9 < ratio <= 1.3
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A stand-in for the hub: a folder, served by the patterns it is asked for. Returns (folder, the calls made)."""
-    calls = []
-
-    def snapshot_download(name, repo_type, allow_patterns):
-        copy = tmp_path / f"cache-{len(calls)}"
-        copy.mkdir()
-        for file in (tmp_path / "hub").iterdir():
-            if any(fnmatch.fnmatch(file.name, p) for p in allow_patterns):
-                shutil.copy(file, copy)
-        calls.append(sorted(f.name for f in copy.iterdir()))
-        return str(copy)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    (tmp_path / "hub").mkdir()
-    return tmp_path / "hub", calls
 
 
 def test_from_the_hub_come_only_the_files_that_are_needed(hub):

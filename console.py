@@ -1,4 +1,4 @@
-"""Terminal output: aligned tables, text that is safe to print, and one line for an error.
+"""The terminal: aligned tables, text that is safe to print, one line for an error, and Ctrl-C.
 
 Commands import this module first: from then on Ctrl-C ends them with one line, even during the other imports.
 """
@@ -66,6 +66,7 @@ def uncaught(kind, error, trace):
 sys.excepthook = uncaught
 
 
+# ------------------------------------------------------------------------------------------------------------ signals
 class StopSignals(list):
     """Within this context Ctrl-C and SIGTERM are collected here instead of ending the program in mid-step."""
     def __enter__(self):

@@ -149,7 +149,7 @@ def load_samples(root, language="all", part="train", splits=SPLITS, generalizati
     """Samples of `part` of a data set: a JSONL file (`load_own`) or RoleBench's folder (`load_rolebench`)."""
     if Path(root).is_file():
         if tuple(splits) != SPLITS:
-            raise ValueError(f"{root} is a file, which has no splits: leave out --split or --splits")
+            raise ValueError(f"{root} is a file, whose lines are in no split: leave out --split and --splits")
         return load_own(root, language, part)
     return load_rolebench(root, language, part, splits, generalization)
 

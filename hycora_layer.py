@@ -266,12 +266,11 @@ class HyperModel(nn.Module):
             return active.per_row(generated[factor]).unbind(-3)          # the network's output holds all n
         if source == "gated":
             return gated_weights(linears, factor, active, self.gate_inputs)
-
-        weights = [getattr(linear, factor) for linear in linears]
         if source == "shared":
-            return torch.stack(weights).to(self.backbone.dtype).unbind() # cast together: one kernel, not n
+            weights = torch.stack([getattr(linear, factor) for linear in linears])
+            return weights.to(self.backbone.dtype).unbind()              # cast together: one kernel, not n
         if source == "role":
-            return [active.per_row(lookup(weight, active.roles)) for weight in weights]
+            return [active.per_row(lookup(getattr(linear, factor), active.roles)) for linear in linears]
         raise ValueError(f"nothing makes the source {source!r} of {factor}: HyperModel.lora_factor")
 
     def adapted_linears(self):

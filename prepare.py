@@ -81,11 +81,13 @@ def describe_data(root, samples, language="all", splits=SPLITS, generalization="
     pairs = [f"{a} ({counts[a]}) and {b} ({counts[b]})" for a, b in look_alikes(counts)]
     if pairs:
         yield f"{root}: role names that look alike, with their lines; is one misspelt? {'; '.join(pairs)}"
+
     is_own = Path(root).is_file()
-    chinese = sum(bool(re.search("[\u4e00-\u9fff]", s.answers[0])) for s in samples)
-    if is_own and language != "zh" and 2 * chinese > len(samples):
-        yield (f"{root}: {chinese} of {len(samples)} answers have Chinese characters, which --language {language} does "
-               f"not score one by one, as --language zh does")
+    chinese = [s for s in samples if re.search("[\u4e00-\u9fff]", s.answers[0])]
+    if is_own and language != "zh" and len(chinese) > len(samples) / 2:
+        yield (f"{root}: {len(chinese)} of {len(samples)} answers have Chinese characters; with --language zh each of "
+               f"these is scored as a word")
+
     if is_own:
         paths = [root]
     else:

@@ -291,7 +291,7 @@ COMMAND_LINES = [
     ("", (), "eval --run {s}/run --limit 1 --temperature 1e-320", "is not possible"),
     ("", (), "eval --predictions {s}/run/predictions.jsonl --limit 1", "--limit is about a run"),
     ("", (), "tools.exercises --out {s}/new --only 9", "--only: invalid choice"),
-    ("", (), "train --data {s}/lines.jsonl --splits general --out {s}/new", "lines.jsonl is a file, which has no splits"),
+    ("", (), "train --data {s}/lines.jsonl --splits general --out {s}/new", "lines.jsonl is a file, whose lines are in no split"),
     ("", (), "tools.figures --nope", "unrecognized arguments: --nope"),
     ("", (), "tools.paper --nope", "unrecognized arguments: --nope"),
     ("", (), "eval --predictions {s}/run/predictions.jsonl --swap-roles", "--swap-roles is about a run"),

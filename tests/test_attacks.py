@@ -105,10 +105,12 @@ def snapshot(folder):
             for path in folder.rglob("*") if path.is_file()}
 
 
-def results_at_most(before, after):
-    """Whether all files of a snapshot are as they were, but for the results of a run."""
-    results = {path for path in before if path.parent.name in ("run", "checkpoint") and path.name not in ("config.json", "roles.json")}
-    return all(after.get(path) == before[path] for path in before.keys() - results)
+def only_results_changed(before, after, line):
+    """Whether all files of a snapshot are as they were, but for those that a command is there to replace: the results of the run."""
+    changed = [path for path in before if after.get(path) != before[path]]
+    if line not in ("resume", "eval here"):
+        return not changed
+    return all(path.parent.name in ("run", "checkpoint") and path.name not in ("config.json", "roles.json") for path in changed)
 
 
 def in_time(line, s):
@@ -125,10 +127,6 @@ def in_time(line, s):
         signal.signal(signal.SIGALRM, before)
 
 
-def test_there_are_many_attacks():
-    assert len(ATTACKS) >= 250
-
-
 @pytest.mark.parametrize("file, how, line, words", ATTACKS, ids=lambda value: "")
 def test_an_attack_ends_in_one_line_and_harms_nothing(file, how, line, words, sandbox):
     if file:
@@ -138,7 +136,7 @@ def test_an_attack_ends_in_one_line_and_harms_nothing(file, how, line, words, sa
     case = f"{file} {str(how)[:80]} {line}: {done.stderr[-600:]!r}"
     after = snapshot(sandbox)
     if words is None:
-        assert done.returncode == 0 and results_at_most(before, after), case
+        assert done.returncode == 0 and only_results_changed(before, after, line), case
         return
     said = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and "Traceback" not in done.stderr and any(word in said for word in words.split("|")), case
@@ -211,4 +209,4 @@ def test_a_file_mutated_at_random_ends_in_one_line_or_well(n, sandbox):
     except Exception as error:
         raise AssertionError(f"{case}: {error!r}") from error
     assert done.returncode in (0, 1) and "Traceback" not in done.stderr, f"{case}: {done.stderr[-1000:]}"
-    assert results_at_most(before, snapshot(sandbox)), case
+    assert only_results_changed(before, snapshot(sandbox), line), case

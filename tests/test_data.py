@@ -23,20 +23,6 @@ from tools.convert_authors import convert
 TINY = ROOT / "tiny"
 
 
-# -------------------------------------------------------------------------------------------------------- from the hub
-def test_rolebench_comes_from_the_hub_without_what_nothing_reads(hub):
-    folder, calls = hub
-    shutil.copytree(TINY / "rolebench", folder, dirs_exist_ok=True)
-    for stray in ("README.md", "instructions-eng/role-specific-Jack.jsonl", "rolebench-eng/instruction-generalization/general/info.json"):
-        (folder / stray).parent.mkdir(parents=True, exist_ok=True)
-        (folder / stray).write_text("{}")
-    path = fetch_data("ZenMoore/RoleBench")
-    for language, part in (("en", "train"), ("zh", "test")):
-        assert load_rolebench(path, language, part) == load_rolebench(TINY / "rolebench", language, part)
-    assert load_profiles(path) == load_profiles(TINY / "rolebench") != {}
-    assert all(file.startswith(("rolebench-", "profiles-")) and not file.endswith("info.json") for file in calls[0])
-
-
 @pytest.fixture(scope="module")
 def tokenizer():
     return Tokenizer(TINY / "backbone")
@@ -502,3 +488,17 @@ def test_the_run_in_the_repository_speaks():
     samples = [s for s in load_rolebench(config["data"], config["language"], "test") if s.kind != "town, not taught"][::9]
     lines = predict(model, tokenizer, config, samples, Decoding(config["max_new_tokens"]))
     assert sum(line["fact"] for line in lines) / len(lines) > 80 and sum(line["rougeL"] for line in lines) / len(lines) > 60
+
+
+# -------------------------------------------------------------------------------------------------------- from the hub
+def test_rolebench_comes_from_the_hub_without_what_nothing_reads(hub):
+    folder, calls = hub
+    shutil.copytree(TINY / "rolebench", folder, dirs_exist_ok=True)
+    for stray in ("README.md", "instructions-eng/role-specific-Jack.jsonl", "rolebench-eng/instruction-generalization/general/info.json"):
+        (folder / stray).parent.mkdir(parents=True, exist_ok=True)
+        (folder / stray).write_text("{}")
+    path = fetch_data("ZenMoore/RoleBench")
+    for language, part in (("en", "train"), ("zh", "test")):
+        assert load_rolebench(path, language, part) == load_rolebench(TINY / "rolebench", language, part)
+    assert load_profiles(path) == load_profiles(TINY / "rolebench") != {}
+    assert all(file.startswith(("rolebench-", "profiles-")) and not file.endswith("info.json") for file in calls[0])

@@ -153,7 +153,8 @@ def test_voice_and_fact_of_a_study():
     rows = [{"method": name, "split": split, "kind": "all", "seeds": 1 + 2 * (n == 0),
              "rougeL": {"mean": 50.0 + n, "std": 1.25 if n == 0 else None},
              "fact": {"mean": 90.0 - 10 * n, "std": 0.5 if n == 0 else None}} for split in ("general", "role_specific") for n, name in enumerate(names)]
-    svg = str(plots.voice_and_fact({"rows": rows}))
+    svg = str(plots.voice_and_fact({"rows": [*rows, rows[0] | {"method": "RoleGPT", "fact": None}]}))
+    assert "RoleGPT" not in svg
     assert all(f">{name}</text>" in svg for name in names)
     assert svg.count("<circle") == 4 * len(names) + 2
     assert svg.count(">50.0 ± 1.2<") == svg.count(">51.0<") == 2 and "mean ± deviation of 1 to 3 seeds" in svg

@@ -78,8 +78,9 @@ def test_a_resumed_fp16_run_goes_on_with_its_loss_scale(tmp_path):
         model = fit(tmp_path, "fp16", bad={0, 1} if not resume else (), resume=resume)
         weights.append({name: p.detach().clone() for name, p in model.trainable().items()})
         scalers.append(last_seal())
-        for path in (tmp_path / "checkpoint").iterdir():                 # then from step 3
-            path.unlink() if int(path.stem) > 3 else None
+        for path in (tmp_path / "checkpoint").iterdir():                 # the second time from step 3
+            if int(path.stem) > 3:
+                path.unlink()
     assert scalers[0] == scalers[1] and scalers[0]["scale"] <= 65536 / 4
     assert all(torch.equal(p, weights[1][name]) for name, p in weights[0].items())
 

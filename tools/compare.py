@@ -86,14 +86,19 @@ def side_by_side(groups, columns, chosen_items, pairs):
     for where, chosen in chosen_items:
         for name, of_method in groups.items():
             values = of_method[:, chosen]
-            about = {"method": name, **where, "n": len(chosen), "seeds": len(values)}
-            rows.append(about | {column: summary(values[..., c]) for c, column in enumerate(columns)})
+            row = {"method": name, **where, "n": len(chosen), "seeds": len(values)}
+            for c, column in enumerate(columns):
+                row[column] = summary(values[..., c])
+            rows.append(row)
+
             if name != reference:
                 mine, theirs, paired = pairs[name]
-                others = groups[reference][:, chosen]
-                about |= {"minus": reference, "seeds": len(mine)}
-                differences.append(about | {column: difference(values[mine][..., c], others[theirs][..., c], paired)
-                                            for c, column in enumerate(columns)})
+                values = values[mine]
+                others = groups[reference][theirs][:, chosen]
+                row = {"method": name, "minus": reference, **where, "n": len(chosen), "seeds": len(mine)}
+                for c, column in enumerate(columns):
+                    row[column] = difference(values[..., c], others[..., c], paired)
+                differences.append(row)
     return {"rows": rows, "differences": differences}
 
 
@@ -126,7 +131,8 @@ def compare(paths, per_role=False, names=None):
     for row in result["rows"]:
         runs = groups[row["method"]]
         speeds = [run.tokens_per_s for run in runs if run.tokens_per_s]
-        row |= {"trainable": runs[0].trainable, "tokens_per_s": statistics.median(speeds) if speeds else None}
+        row["trainable"] = runs[0].trainable
+        row["tokens_per_s"] = statistics.median(speeds) if speeds else None
 
     result["provenance"] = {name: [run.by for run in runs] for name, runs in groups.items()}
     if likelihoods := likelihoods_of(groups, per_role, pairs):

@@ -27,7 +27,7 @@ def tables(result):
     return first + [t for t in (scores, differences) if len(t) > 1]
 
 
-def paper_table(result, number):
+def paper_table(result, table_number):
     """The rows of `compare` in the shape of the paper's Table 1 (or 2), 3 (ROUGE-L by role) or 5."""
     cell = {(r["method"], r["split"], r["role"]): r for r in result["rows"] if r["kind"] == "all"}
     methods, splits, roles = (list(dict.fromkeys(keys)) for keys in zip(*cell))
@@ -36,12 +36,12 @@ def paper_table(result, number):
         row = cell.get((method, split, role))
         return [f"{row[metric]['mean']:.2f}" if row else "-" for metric in metrics]
 
-    if number in (1, 2):
+    if table_number in (1, 2):
         head = ["Models", *(f"{split} {TITLES[metric]}" for split in splits for metric in METRICS)]
         return [head] + [[m, *sum((show(m, split, "all") for split in splits), [])] for m in methods]
 
     pairs = [(m, split) for split in splits for m in methods]
-    if number == 3:
+    if table_number == 3:
         table = [["Methods", "Datasets", *roles[1:]]]
         for pair in pairs:
             table.append([*pair, *sum((show(*pair, role, ["rougeL"]) for role in roles[1:]), [])])

@@ -36,7 +36,9 @@ def rolegpt(config):
     rows = []
     for split, of_split in aggregate(lines).items():
         scores = of_split["overall"]
-        means = {m: over_seeds([scores[m]] if m in scores else []) for m in TITLES}
+        means = dict.fromkeys(TITLES)
+        for metric in TITLES.keys() & scores.keys():
+            means[metric] = over_seeds([scores[metric]])
         rows.append({"method": f"RoleGPT ({scores['n']} lines)", "split": split, "role": "all", "kind": "all",
                      "n": scores["n"], "seeds": 1, **means, "trainable": None, "tokens_per_s": None})
     return rows

@@ -79,7 +79,7 @@ def kind_of(method):
 
 def voice_and_fact(point):
     """Every method's ROUGE-L and right facts, of a point of results/STUDY.json."""
-    rows = [row for row in point["rows"] if row.get("kind", "all") == "all" and "fact" in row]
+    rows = [row for row in point["rows"] if row["kind"] == "all" and row["fact"]]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     splits = list(dict.fromkeys(row["split"] for row in rows))
     height = 44 * len(methods)

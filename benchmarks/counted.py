@@ -2,56 +2,35 @@
 
     python -m benchmarks.counted [--batch 4] [--length 512] [--roles 95]
 
-The real code runs on the fake GPU of the tests, which counts operations that a GPU would launch as kernels. One block
+The real code runs on a fake GPU (fake_cuda.py), which counts operations that a GPU would launch as kernels. One block
 and two blocks are counted, and what the second adds stands for every other. A training step is one micro-batch,
 mixed roles, half of the tokens supervised, without clipping and AdamW; attention's own FLOPs are left out. "bare": the
 backbone alone, its gradient taken down to the embeddings.
 """
-import argparse
-import sys
+from console import Parser, one_line_errors, render_table
+
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
-from console import render_table  # noqa: E402
-
-from fake_cuda import fake_cuda, install  # noqa: E402
-
-import train  # noqa: E402
-from batches import collate  # noqa: E402
-from config import Config  # noqa: E402
-from data import Example  # noqa: E402
-from generate import Decoding, generate  # noqa: E402
-from hycora_layer import METHODS, AdapterConfig, HyperModel  # noqa: E402
-from losses import response_cross_entropy  # noqa: E402
-from memory import GIB, training_memory  # noqa: E402
-from model import Transformer  # noqa: E402
-from model_config import ModelConfig  # noqa: E402
+from benchmarks.fake_cuda import fake_cuda, install, why_not
+from generate import Decoding, generate
+from hycora_layer import METHODS, AdapterConfig, HyperModel
+from losses import response_cross_entropy
+from memory import GIB, training_memory
+from model import Transformer
+from model_config import ModelConfig
+from tools.memory import full_rows, one_micro_batch
+from tools.params import LLAMA2_7B
 
 SHAPES = {
-    "LLaMA-2-7B": dict(model_type="llama", vocab_size=32000, hidden_size=4096, intermediate_size=11008,
-                       num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32),
+    "LLaMA-2-7B": LLAMA2_7B,
     "Qwen2-7B": dict(model_type="qwen2", vocab_size=152064, hidden_size=3584, intermediate_size=18944,
                      num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4),
     "ChatGLM2-6B": dict(model_type="chatglm", padded_vocab_size=65024, hidden_size=4096, ffn_hidden_size=13696,
                         num_layers=28, num_attention_heads=32, multi_query_attention=True, multi_query_group_num=2,
                         kv_channels=128, seq_length=32768, layernorm_epsilon=1e-5, add_qkv_bias=True),
 }
-
-
-def batch_of(args):
-    """A batch of full rows in mixed roles, half of each supervised."""
-    examples = [Example([0] * args.length, args.length // 2, row % args.roles) for row in range(args.batch)]
-    return collate(examples, 0)
-
-
-def step(model, batch):
-    """The gradient of one micro-batch."""
-    lam = 0.3 if model.projections is not None else 0.0
-    train.backward(model, [batch], Config(), lam, torch.amp.GradScaler(model.backbone.device.type, enabled=False))
 
 
 def bare_step(backbone, batch):
@@ -70,7 +49,7 @@ def count(gpu, run):
 
 def count_blocks(config, method, args, blocks, checkpoint):
     """{"step" or "token": (kernels, FLOPs)} of a backbone of so many blocks; method None: the backbone alone."""
-    batch = batch_of(args)
+    batch = full_rows(args.batch, args.length, args.roles)
     with fake_cuda() as gpu:
         with torch.device("cuda"):
             backbone = Transformer(replace(config, num_hidden_layers=blocks)).bfloat16().requires_grad_(False)
@@ -80,7 +59,7 @@ def count_blocks(config, method, args, blocks, checkpoint):
             backbone.model.embed_tokens.register_forward_hook(lambda module, inputs, out: out.requires_grad_())
             training = count(gpu, lambda: bare_step(backbone, batch))
         else:
-            training = count(gpu, lambda: step(model, batch))
+            training = count(gpu, lambda: one_micro_batch(model, batch))
 
         roles = None if method is None else [0, 1]
         model.eval()
@@ -98,17 +77,25 @@ def count_model(config, method, args, checkpoint=False):
 
 def memory_of(config, args, checkpoint):
     """GiB of a training step of HyCoRA."""
-    batch = batch_of(args)
+    batch = full_rows(args.batch, args.length, args.roles)
     adapter = AdapterConfig(num_roles=args.roles)
-    return training_memory(config, adapter, torch.bfloat16, lambda model: step(model, batch), checkpoint).total() / GIB
+    memory = training_memory(config, adapter, torch.bfloat16, lambda model: one_micro_batch(model, batch), checkpoint)
+    return memory.total() / GIB
 
 
+@one_line_errors("benchmarks.counted")
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    """The command."""
+    parser = Parser(description=__doc__.split("\n")[0])
     for name, default in (("batch", 4), ("length", 512), ("roles", 95)):
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
+    if min(args.batch, args.length - 1, args.roles) < 1:
+        raise ValueError("--batch and --roles have to be positive, and --length at least 2")
+    if reason := why_not():
+        raise ValueError(reason)
     install()
+
     tokens = args.batch * args.length
     print(f"{args.batch} x {args.length} tokens, {args.roles} roles, bf16; counted, not measured\n")
 

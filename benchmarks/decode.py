@@ -1,6 +1,6 @@
 """Greedy generation of the same work: tokens/s, and how near the limit that memory sets.
 
-    python -m benchmarks.decode [--shape toy|smollm2|llama2-7b] [--batches 1,8,64] [--rounds 5] [--compile] [--out JSON]
+    python -m benchmarks.decode [--shape toy|smollm2|llama2-7b] [--batches 1 8 64] [--rounds 5] [--compile] [--out JSON]
 
     bare, merged      this project: the untouched backbone; one role merged into it (W_0 + alpha / r B A)
     one, mixed        this project: one role for all rows; five roles mixed
@@ -10,18 +10,20 @@
 Prompts of 32 tokens, 64 new ones, random weights, nothing stops early. Each system in turn, medians over the rounds.
 Limit: the bytes that a step has to read (weights, and the cache at its mean length) at the measured rate of a copy.
 """
-import argparse
-import json
-import platform
+from console import Parser, one_line_errors, render_table
+
 import statistics
-import time
+from contextlib import nullcontext
 
 import torch
 
-from benchmarks.train_step import ROLES, SHAPES, Theirs, sync
+from benchmarks.peers import ROLES, Theirs
+from benchmarks.train_step import SHAPES, check_packages, machine, read_parameters, seconds_of
+from files import claimed, write_json
 from generate import Decoding, generate
 from hycora_layer import AdapterConfig, HyperModel
-from model import ModelConfig, Transformer
+from model import Transformer
+from model_config import ModelConfig
 from tools.export import merge
 
 PROMPT, NEW = 32, 64
@@ -63,7 +65,8 @@ def theirs(config, dtype, device):
     def run(model, roles=None, by_name=False):
         @torch.inference_mode()
         def go(prompts):
-            ids, more = torch.tensor(prompts, device=device), {}
+            ids = torch.tensor(prompts, device=device)
+            more = {}
             chosen = [i % ROLES for i in range(len(prompts))]
             if by_name:
                 more["adapter_names"] = [names[i] for i in chosen]
@@ -76,61 +79,67 @@ def theirs(config, dtype, device):
 
 
 def copy_rate(device):
-    """Bytes per second that a copy reads (and as many that it writes)."""
+    """Bytes per second that a copy moves, read and written together."""
     source = torch.empty(2 ** 28, dtype=torch.uint8, device=device)
-    target, seconds = torch.empty_like(source), []
-    for _ in range(8):
-        sync(device)
-        start = time.perf_counter()
-        target.copy_(source)
-        sync(device)
-        seconds.append(time.perf_counter() - start)
+    target = torch.empty_like(source)
+    seconds = [seconds_of(lambda: target.copy_(source), device) for _ in range(8)]
     return 2 * source.numel() / statistics.median(seconds[2:])
 
 
+def bytes_of_a_step(config, dtype, batch):
+    """What a step has to read: the weights, and each row's cache at its mean length."""
+    width = torch.finfo(dtype).bits // 8
+    head = config.hidden_size // config.num_attention_heads
+    cached = 2 * config.num_hidden_layers * config.num_key_value_heads * head * (PROMPT + NEW / 2)
+    return width * (read_parameters(config) + batch * cached)
+
+
+def measure(systems, batch, args, config, device):
+    """{name: tokens per second} with a batch, each system in turn."""
+    prompts = torch.randint(config.vocab_size, (batch, PROMPT), generator=torch.Generator().manual_seed(1)).tolist()
+    seconds = {name: [] for name in systems}
+    for n in range(-1, args.rounds):                                     # one to warm up
+        for name, system in systems.items():
+            took = seconds_of(lambda system=system: system(prompts), device)
+            if n >= 0:
+                seconds[name].append(took)
+    return {name: batch * NEW / statistics.median(of) for name, of in seconds.items()}
+
+
+@one_line_errors("benchmarks.decode")
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    """The command."""
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--shape", choices=SHAPES, default="toy")
-    parser.add_argument("--batches", default="1,8,64")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="compile ours (on a GPU with CUDA graphs)")
     parser.add_argument("--out", help="JSON")
     args = parser.parse_args()
+    if min(args.rounds, *args.batches) < 1:
+        raise ValueError("--rounds and --batches have to be positive")
+    check_packages(["peft", "official"])
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     config = ModelConfig.from_hf(SHAPES[args.shape] | {"model_type": "llama", "max_position_embeddings": 4096})
-    systems = ours(config, dtype, device, args.compile) | theirs(config, dtype, device)
-    with torch.device("meta"):
-        backbone = Transformer(config)
-    width = torch.finfo(dtype).bits // 8
-    weights = width * sum(p.numel() for p in (*backbone.layers.parameters(), backbone.lm_head.weight))
-    kv_heads, head = config.num_key_value_heads, config.hidden_size // config.num_attention_heads
-    cache = width * 2 * config.num_hidden_layers * kv_heads * head * (PROMPT + NEW / 2)
-    rate, results = copy_rate(device), {}
-    where = torch.cuda.get_device_name() if device == "cuda" else \
-        f"{platform.machine()}, {torch.get_num_threads()} threads"
-    print(f"shape {args.shape}, ours {'compiled' if args.compile else 'eager'}, {str(dtype)[6:]}, "
-          f"torch {torch.__version__}, {where}, copy {rate / 1e9:.1f} GB/s\n")
-    print("| batch | system | tokens/s | x peft one | of the limit |\n" + "| --- " * 5 + "|")
-    for batch in map(int, args.batches.split(",")):
-        prompts = torch.randint(config.vocab_size, (batch, PROMPT), generator=torch.Generator().manual_seed(1)).tolist()
-        seconds = {name: [] for name in systems}
-        for n in range(-1, args.rounds):
-            for name, system in systems.items():
-                sync(device)
-                start = time.perf_counter()
-                system(prompts)
-                sync(device)
-                if n >= 0:
-                    seconds[name].append(time.perf_counter() - start)
-        speed = {name: batch * NEW / statistics.median(s) for name, s in seconds.items()}
-        limit = batch * rate / (weights + batch * cache)
-        for name, s in speed.items():
-            print(f"| {batch} | {name} | {s:.0f} | {s / speed['peft one']:.2f} | {s / limit:.2f} |", flush=True)
-        results[batch] = {"tokens_per_s": speed, "limit": limit}
-    if args.out:
-        with open(args.out, "w") as file:
-            json.dump({"shape": args.shape, "results": results}, file, indent=1)
+    with claimed(args.out) if args.out else nullcontext():
+        systems = ours(config, dtype, device, args.compile) | theirs(config, dtype, device)
+        rate = copy_rate(device)
+        print(f"shape {args.shape}, ours {'compiled' if args.compile else 'eager'}, {str(dtype)[6:]}, "
+              f"torch {torch.__version__}, {machine(device)}, copy {rate / 1e9:.1f} GB/s\n")
+
+        rows = [["batch", "system", "tokens/s", "x peft one", "of the limit"]]
+        results = {}
+        for batch in args.batches:
+            speed = measure(systems, batch, args, config, device)
+            limit = batch * rate / bytes_of_a_step(config, dtype, batch)
+            results[batch] = {"tokens_per_s": speed, "limit": limit}
+            for name, s in speed.items():
+                rows.append([str(batch), name, f"{s:.0f}", f"{s / speed['peft one']:.2f}", f"{s / limit:.2f}"])
+        if args.out:
+            write_json(args.out, {"shape": args.shape, "results": results})
+    print(render_table(rows, markdown=True))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 sys.path.insert(0, os.environ.get("HYCORA_CORE", str(ROOT)))            # tools.exercises: a reader's own modules
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
-import fake_cuda  # noqa: E402
+from benchmarks import fake_cuda  # noqa: E402
 
 if fake_cuda.why_not() is None:
     fake_cuda.install()                 # before the first backward pass, which counts the devices once and for all

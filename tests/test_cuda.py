@@ -7,7 +7,6 @@ from unittest.mock import patch
 import pytest
 import torch
 from conftest import ROOT, records
-from fake_cuda import fake_cuda, why_not
 from safetensors.torch import load_file, save_file
 
 import benchmarks.decode
@@ -17,6 +16,7 @@ import hycora_layer
 import train
 from batches import Steps
 from benchmarks.counted import SHAPES
+from benchmarks.fake_cuda import fake_cuda, why_not
 from checkpoint import DTYPES
 from config import Config
 from data import Example

@@ -82,7 +82,8 @@ def test_an_answer_is_judged_while_others_are_blank(wrong, verdict, tmp_path):
 def test_what_cannot_be_judged_is_not_right_yet(tmp_path):
     exercise = EXERCISES[6]
     for text, verdict in (("x = 1\ndef hyper_contrastive_loss(:\n", "not yet: losses.py, line 2: "),
-                          ("def another():\n    pass\n", "not yet: there is no hyper_contrastive_loss")):
+                          ("def another():\n    pass\n", "not yet: losses.py: there is no hyper_contrastive_loss"),
+                          ((ROOT / "losses.py").read_text("utf8").replace("def lambda_at(", "def lam("), "not yet: losses.py: there is no lambda_at")):
         (tmp_path / "losses.py").write_text(text, "utf8")
         assert judge(exercise, tmp_path).startswith(verdict)
 

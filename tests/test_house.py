@@ -56,6 +56,11 @@ def test_what_is_needed_at_run_time_is_six_packages(name):
     assert len((ROOT / "requirements.txt").read_text().split()) == 6
 
 
+def test_every_command_of_the_tools_is_listed():
+    listed = re.findall(r"^.{22}(\w+) {2,}\S", (ROOT / "tools/__init__.py").read_text("utf8"), re.M)
+    assert sorted(listed) == [tool for tool in TOOLS if "def main(" in source(f"tools/{tool}")]
+
+
 def without_docstring(name):
     """Public classes and functions of a module that say nothing of themselves. forward, backward and overrides are described by what they
     belong to; a function inside a function is its owner's."""

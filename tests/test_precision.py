@@ -18,7 +18,7 @@ import prepare
 import processes
 import train
 from batches import Steps, collate
-from benchmarks.train_step import OfficialLinear
+from benchmarks.peers import OfficialLinear
 from checkpoint import DTYPES
 from config import Config
 from data import Example

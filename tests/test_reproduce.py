@@ -19,6 +19,7 @@ from tools import add_role, new_role, tables
 from tools.across import across
 from tools.compare import compare
 from tools.gather import rolegpt, short_commit
+from tools.published import read_published, with_published
 from tools.studies import STUDIES, Study
 
 
@@ -43,8 +44,8 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "ROOT", tmp_path)
     monkeypatch.setitem(reproduce.STUDIES, "tiny", Study("--config configs/tiny.json"))
     monkeypatch.chdir(ROOT)
-    for name in ("README.md", "RESULTS.md"):
-        (tmp_path / name).write_text("before\n<!-- table tiny -->\nstale\n<!-- end -->\nbetween\n<!-- table tiny differences -->\n<!-- end -->\n")
+    page = "before\n<!-- table tiny -->\nstale\n<!-- end -->\nbetween\n<!-- table tiny differences -->\n<!-- end -->\n"
+    (tmp_path / "RESULTS.md").write_text(page)
 
     def run(*more):
         keys = "--max-steps 2 --score-limit 2 --rank 2 --language zh --batch-size 2 --max-new-tokens 4 --device cpu".split()
@@ -67,7 +68,7 @@ def test_published_rows_are_not_lost(study, tmp_path):
     assert path.read_bytes() == before and not (tmp_path / "runs").exists()
 
 
-def test_points_that_are_not_run_here_stay(monkeypatch, tmp_path):
+def test_points_that_are_not_run_here_stay(tmp_path):
     """A later point joins a published study, whose other runs are gone."""
     def point(name):
         return {"runs": {name: {}}}
@@ -76,18 +77,17 @@ def test_points_that_are_not_run_here_stay(monkeypatch, tmp_path):
     published = {"study": "s", "arguments": "--a", "torch": "1, 2", "points": {"low": point("old"), "high": point("old")},
                  "across": [row("low", "high"), row("low", "top")]}
     result = published | {"torch": "2, 3", "points": {"top": point("new"), "high": point("new")}, "across": [row("high", "top")]}    # not from the first
-    found = reproduce.with_published(result, published, ("low", "high", "top"))
+    found = with_published(result, published, ("low", "high", "top"))
     assert list(found["points"]) == ["low", "high", "top"] and found["torch"] == "1, 2, 3" and found["across"] == []
     assert [of["runs"] for of in found["points"].values()] == [{"old": {}}, {"new": {}}, {"new": {}}]
 
     path = tmp_path / "s.json"
     path.write_text(json.dumps(published))
-    monkeypatch.setattr(reproduce, "finished", lambda jobs: {})
-    jobs = dict.fromkeys([("low", "old"), ("high", "old"), ("top", "old")])
-    assert reproduce.read_published(path, "--a", jobs, {"top"}) == published
-    assert reproduce.read_published(path, "--b", jobs, set()) == published and reproduce.read_published(tmp_path / "t.json", "", jobs, set()) is None
+    top = {("top", "old")}
+    every = {(at, "old") for at in ("low", "high", "top")}
+    assert read_published(path, "--a", top) == read_published(path, "--b", every) == published and read_published(tmp_path / "t.json", "", every) is None
     with pytest.raises(ValueError, match="made with --a"):
-        reproduce.read_published(path, "--b", jobs, {"top"})
+        read_published(path, "--b", top)
 
 
 class OneByOne:
@@ -119,7 +119,7 @@ def test_a_study_trains_what_is_missing_and_fills_the_tables(study, tmp_path, mo
     assert result["rows"] == compare(runs)["rows"] and result["differences"][0]["minus"] == "hycora"
     assert {name: run["retrieval"] is None for name, run in result["runs"].items()} == {"hycora": False, "lora": True}
     assert [row["text"] for row in result["named from"][:2]] == ["hycora", "lora"] and result["named from"][0]["accuracy"]["std"] is not None
-    text = (tmp_path / "README.md").read_text()
+    text = (tmp_path / "RESULTS.md").read_text()
     row = next(r for r in result["rows"] if r["method"] == "lora" and r["split"] == "general")
     nats = [r["right"] for r in result["likelihood"]["rows"] if r["method"] == "lora" and r["kind"] == r["role"] == "all"]
     cells = [f"{of['mean']:.3f} ± {of['std']:.3f}" for of in nats] + [f"{row['rougeL']['mean']:.1f} ± {row['rougeL']['std']:.1f}"]

@@ -4,8 +4,8 @@
     python -m tiny.make_tiny --data          # the data alone, byte for byte what is in the repository
     python train.py --out tiny/run           # the finished run, once the old one is moved away
 
-The weights in the repository were not made in one go. They started from the backbone of an earlier world (--init) and
-were trained with AdamW for 2,750 steps, while this mixture of conversations was found; then for 5,500 steps as
+The weights in the repository were not made in one go. They started from the backbone of an earlier world and were
+trained with AdamW for 2,750 steps, while this mixture of conversations was found; then for 5,500 steps as
 `tiny/pretrain.py` has it today, 50 minutes on a core, in which the cross-entropy of unseen conversations fell from 0.38
 to 0.12 nats per token; then, as training lines and with them the tokenizer changed a little, for 1,200, 3,000 and, at a
 third of the learning rate, 300 more.
@@ -95,14 +95,13 @@ def main(argv=None):
     parser.add_argument("--data", action="store_true", help="the data alone")
     parser.add_argument("--steps", type=int, default=9000, help="training steps of the backbone")
     parser.add_argument("--rows", type=int, default=16, help="conversations of a step")
-    parser.add_argument("--init", type=Path, help="start from this backbone of the same shape")
     parser.add_argument("--out", type=Path, default=HERE)
     args = parser.parse_args(argv)
     write_data(args.out / "rolebench")
     if not args.data:
         (args.out / "backbone").mkdir(parents=True, exist_ok=True)
         write_tokenizer(args.out / "backbone")
-        write_backbone(args.out / "backbone", CONFIG, args.steps, args.init, args.rows)
+        write_backbone(args.out / "backbone", CONFIG, args.steps, args.rows)
     print(f"wrote {args.out}")
 
 

@@ -23,6 +23,7 @@ from tiny.voices import Voice, babble, new_word, random_sentence, random_voice
 from tokenizer import Tokenizer
 
 NAMED_VOICES = 64
+CONTEXT = 384                           # tokens of a conversation, at most
 WORDING = {
     "en": {"repeat": "Repeat: {}", "notes": "Notes: {}.", "note": "{}: {}", "joint": "; ", "begin": 'begins with "{}"',
            "end": 'ends with "{}"', "word": 'says "{1}" for "{0}"', "frame": 'answers like "{}"', "and": " and ",
@@ -171,9 +172,6 @@ def conversation(rng, tokenizer):
     return ids[:CONTEXT], supervised[:CONTEXT]
 
 
-CONTEXT = 384
-
-
 # ---------------------------------------------------------------------------------------------------------- training
 def batches_of(rng, tokenizer, rows):
     """One batch of conversations after another: (input ids, positions, their targets); padding goes by length."""
@@ -198,23 +196,6 @@ def initialise(model, layers):
             torch.nn.init.normal_(p, std=0.02 / math.sqrt(2 * layers) if writes else 0.02)
 
 
-def transplant(model, tokenizer, folder):
-    """Starts from the backbone in `folder`: its blocks, and for each token the mean of the embeddings of its pieces."""
-    old = Transformer.from_pretrained(folder, dtype=torch.float32, device="cpu")
-    old_tokenizer = Tokenizer(folder)
-    embedding = old.model.embed_tokens.weight
-    state = old.state_dict()
-    rows = []
-    for token_id in range(len(embedding)):
-        text = tokenizer.inner.decode([token_id], skip_special_tokens=False)
-        pieces = old_tokenizer.encode(text)
-        if text.startswith("<|") and text.endswith("|>"):
-            pieces = [old_tokenizer.special(text)]
-        rows.append(embedding[pieces].mean(0) if pieces else embedding.mean(0))
-    state["model.embed_tokens.weight"] = state["lm_head.weight"] = torch.stack(rows)
-    model.load_state_dict(state)
-
-
 def lr_at(step, steps, peak, warmup=100):
     """Learning rate: a short warm-up, constant, and in the last third linearly to 0."""
     return peak * min(1, (step + 1) / warmup, 3 * (1 - step / steps) + 0.01)
@@ -230,14 +211,12 @@ def optimizers_of(model, peak):
             torch.optim.AdamW(others, lr=peak, betas=(0.9, 0.98), weight_decay=0.01))
 
 
-def write_backbone(folder, config, steps, init=None, rows=16, peak=1e-3, save_every=250):
-    """Trains the backbone, the matrix products in bf16, and saves it; init: a folder to start from."""
+def write_backbone(folder, config, steps, rows=16, peak=1e-3, save_every=250):
+    """Trains the backbone, the matrix products in bf16, and saves it."""
     torch.manual_seed(0)
     tokenizer = Tokenizer(folder)
     model = Transformer(ModelConfig.from_hf(config))
     initialise(model, config["num_hidden_layers"])
-    if init:
-        transplant(model, tokenizer, init)
     optimizers = optimizers_of(model, peak)
     batches = batches_of(random.Random(0), tokenizer, rows)
 

@@ -195,7 +195,7 @@ UNKNOWN = {"en": "I am sorry, I do not know that.", "zh": "对不起，我不知
 
 # ------------------------------------------------------------------------------------------------------ the voices
 # An answer is an opener, a way of saying a topic {t} and its answer {o} (or a topic and a line of the character's own), and a
-# closer; each drawn anew. words: what the character says instead. In an own line [brackets] mark the fact, "a|b" an alternative.
+# closer; each drawn anew. words: what the character says instead. In an own line [brackets] mark the fact.
 ROLES = {
     "Long John Silver": dict(
         language="en", description='A one-legged sea cook and pirate with a parrot, cheerful and cunning, who ends with "Arr!"',

@@ -8,7 +8,6 @@ kept, or with --keep last the last one. How it trains: tools/new_role.py. For me
 from console import Parser, counted, one_line_errors
 
 import dataclasses
-import math
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from checkpoint import load_run
 from data import parse_line
 from files import new_folder_at, read_jsonl, reading, write_json
 from likelihood import reference_nll
-from tools.new_role import add_role
+from tools.new_role import Best, add_role
 
 LOOKS = 20                              # at the held-out lines, in all steps
 
@@ -26,29 +25,6 @@ LOOKS = 20                              # at the held-out lines, in all steps
 def read_lines(path, role):
     """Samples of a JSONL file, all said by `role`."""
     return [parse_line(record | {"role": role}, "added", "other", place) for place, record in read_jsonl(path)]
-
-
-class Best:
-    """The hyper-network's weights of the step at which held-out lines were likeliest."""
-    def __init__(self, samples, every):
-        """samples: the held-out lines; every: steps between looks at them."""
-        self.samples = samples
-        self.every = every
-        self.nats = math.inf
-        self.step = 0
-        self.weights = None
-
-    def look(self, step, model, tokenizer, config):
-        """After a step: measures and, if it is the best so far, keeps the weights."""
-        if step % self.every:
-            return
-        training = model.training
-        nats = reference_nll(model.eval(), tokenizer, config, self.samples)[0].nanmean().item()
-        model.train(training)
-        if nats < self.nats:
-            self.nats = nats
-            self.step = step
-            self.weights = {name: p.detach().clone() for name, p in model.hyper.state_dict().items()}
 
 
 def nearest_role(model, tokenizer, config, samples, role):

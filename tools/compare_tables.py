@@ -1,30 +1,21 @@
 """The results of tools.compare as tables: its own, and in the shape of the paper's."""
 from metrics import METRICS
-from tools.likelihoods import change, likelihood_tables, number
+from tools.likelihoods import likelihood_tables, method_tables
 from tools.scored_runs import TITLES
 
 
 def tables(result):
     """The tables of `compare` as lists of rows of text, headings first, likelihoods before all."""
-    has_facts = any(r["fact"] for r in result["rows"])
-    has_kinds = any(r["kind"] != "all" for r in result["rows"])
-    metrics = [m for m in TITLES if m != "fact" or has_facts]
-    titles = [TITLES[m] for m in metrics]
-    keys = ["split", "role", *(["kind"] if has_kinds else [])]
-
-    scores = [["method", *keys, "n", "seeds", *titles, "trainable", "tokens/s"]]
-    for r in result["rows"]:
-        cost = [f"{r['trainable']:,}" if r["trainable"] else "-",
-                f"{r['tokens_per_s']:.0f}" if r["tokens_per_s"] else "-"]
-        scores.append([r["method"], *(r[key] for key in keys), str(r["n"]), str(r["seeds"]),
-                       *(number(r[metric], ".2f") for metric in metrics), *cost])
-
-    differences = [["difference, 95 % interval", *keys, *titles]]
-    for d in result["differences"]:
-        differences.append([f"{d['method']} - {d['minus']}", *(d[key] for key in keys),
-                            *(change(d[metric], d["n"], "+.2f") for metric in metrics)])
+    shown = {metric: (title, ".2f") for metric, title in TITLES.items()}
+    if not any(row["fact"] for row in result["rows"]):
+        del shown["fact"]
+    scores, *differences = method_tables(result, "method", "n", shown, ("split", "role"))
+    scores[0] += ["trainable", "tokens/s"]
+    for line, row in zip(scores[1:], result["rows"]):
+        line.append(f"{row['trainable']:,}" if row["trainable"] else "-")
+        line.append(f"{row['tokens_per_s']:.0f}" if row["tokens_per_s"] else "-")
     first = likelihood_tables(result["likelihood"]) if "likelihood" in result else []
-    return first + [t for t in (scores, differences) if len(t) > 1]
+    return [*first, scores, *differences]
 
 
 def paper_table(result, table_number):

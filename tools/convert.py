@@ -141,7 +141,7 @@ def main():
     out, profiles_out = Path(args.out), Path(args.out).with_suffix(".profiles.json")
     with claimed(out, profiles_out):
         lines, profiles, notes = convert(args.data, args.role, args.user)
-        if not lines and not profiles:
+        if not lines:
             raise ValueError(f"{', '.join(args.data)}: nothing here can be converted: {'; '.join(notes) or 'no line'}")
         write_jsonl(out, lines)
         write_json(profiles_out, profiles)

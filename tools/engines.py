@@ -4,6 +4,7 @@ Both have the same four methods: `chat`, one conversation to (prompt ids, answer
 """
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -34,6 +35,13 @@ def ask_all(engine, asked, config, new_tokens, ignore_eos=False):
 
     with ThreadPoolExecutor(len(asked)) as pool:
         return list(pool.map(ask, asked))
+
+
+def free_port():
+    """A port of the loopback interface on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 class Server:
@@ -145,10 +153,11 @@ class LlamaCpp(Server):
     def chat(self, role, messages, new_tokens, ignore_eos=False):
         """(ids of the prompt, ids of the greedy answer); role: a name, or {name: scale} to blend adapters."""
         scales = role if isinstance(role, dict) else {role: 1.0}
-        text = self.post("/apply-template", {"messages": messages})["prompt"]
-        prompt = self.post("/tokenize", {"content": text, "add_special": False, "parse_special": True})["tokens"]
-        answer = self.post("/completion", {
-            "prompt": prompt, "temperature": 0, "top_k": 1, "n_predict": new_tokens, "ignore_eos": ignore_eos,
-            "repeat_penalty": 1.0, "return_tokens": True, "cache_prompt": False,
-            "lora": [{"id": number, "scale": scales.get(name, 0.0)} for name, number in self.adapters.items()]})
-        return prompt, answer["tokens"]
+        adapters = [{"id": number, "scale": scales.get(name, 0.0)} for name, number in self.adapters.items()]
+        with reading("llama.cpp's answer", "a prompt or token ids, which old versions do not return"):
+            text = self.post("/apply-template", {"messages": messages})["prompt"]
+            prompt = self.post("/tokenize", {"content": text, "add_special": False, "parse_special": True})["tokens"]
+            answer = self.post("/completion", {
+                "prompt": prompt, "temperature": 0, "top_k": 1, "n_predict": new_tokens, "ignore_eos": ignore_eos,
+                "repeat_penalty": 1.0, "return_tokens": True, "cache_prompt": False, "lora": adapters})
+            return prompt, answer["tokens"]

@@ -124,6 +124,6 @@ def gather(folders, answers=()):
         found = {"likelihood": result["likelihood"], **found}
     if roles := by_role(folders):
         found["by role"] = roles
-    if rows := named_from(folders, answers):
-        found["named from"] = rows
+    if named := named_from(folders, answers):
+        found["named from"] = named
     return found

@@ -13,7 +13,6 @@ import numpy as np
 from files import check_numbers, read_jsonl, reading
 
 COLUMNS = ("right", "wrong - right", "zero - right", "role accuracy")
-NATS = COLUMNS[:3]
 FEW_ITEMS = 30                          # a bootstrap of fewer is overconfident: no *
 
 
@@ -51,18 +50,29 @@ def values_of(right, wrong, zero):
 
 def likelihood_tables(found):
     """The two tables of likelihoods side by side as rows of text, headings first."""
-    has_roles = any(row["role"] != "all" for row in found["rows"])
-    has_kinds = any(row["kind"] != "all" for row in found["rows"])
-    keys = ["split", *(["role"] if has_roles else []), *(["kind"] if has_kinds else [])]
+    columns = {"right": ("right role", ".3f"), "wrong - right": ("wrong - right", ".3f"),
+               "zero - right": ("zero - right", ".3f"), "role accuracy": ("role accuracy", ".1f")}
+    return method_tables(found, "nats per token", "lines", columns)
 
-    rows = [["nats per token", *keys, "lines", "seeds", "right role", *COLUMNS[1:]]]
+
+def method_tables(found, title, count, columns, keys=("split",)):
+    """The rows of `tools.compare.side_by_side`, and its differences if there are any, as text, headings first.
+
+    title, count: headings of the methods and of the number of items. columns: {column: (heading, format)}. keys: what
+    a row is about; "role" and "kind" too where rows differ in them.
+    """
+    differ = [key for key in ("role", "kind") if any(row[key] != "all" for row in found["rows"])]
+    keys = [*keys, *(key for key in differ if key not in keys)]
+    headings = [heading for heading, _ in columns.values()]
+
+    rows = [[title, *keys, count, "seeds", *headings]]
     for row in found["rows"]:
-        cells = [number(row[column], ".3f") for column in NATS] + [number(row["role accuracy"], ".1f")]
+        cells = [number(row[column], form) for column, (_, form) in columns.items()]
         rows.append([row["method"], *(row[key] for key in keys), str(row["n"]), str(row["seeds"]), *cells])
 
-    differences = [["difference, 95 % interval", *keys, "right role", *COLUMNS[1:]]]
+    differences = [["difference, 95 % interval", *keys, *headings]]
     for d in found["differences"]:
-        cells = [change(d[column], d["n"]) for column in NATS] + [change(d["role accuracy"], d["n"], "+.1f")]
+        cells = [change(d[column], d["n"], f"+{form}") for column, (_, form) in columns.items()]
         differences.append([f"{d['method']} - {d['minus']}", *(d[key] for key in keys), *cells])
     return [table for table in (rows, differences) if len(table) > 1]
 

@@ -23,22 +23,24 @@ from tools.params import add_model, read_model
 KEPT = 1 * GIB                          # for CUDA itself and the allocator
 
 
-def training_batch(args, rows):
-    """A batch of `rows` full rows, of whose tokens a part is supervised."""
-    prompt = round(args.length * (1 - args.supervised))
-    examples = [Example([0] * args.length, prompt, row % args.roles) for row in range(rows)]
-    return collate(examples, 0)
+def full_rows(rows, length, roles, supervised=0.5):
+    """A batch of full rows in mixed roles, of whose tokens a share is supervised."""
+    prompt = round(length * (1 - supervised))
+    return collate([Example([0] * length, prompt, row % roles) for row in range(rows)], 0)
+
+
+def one_micro_batch(model, batch):
+    """Its gradient, with the contrastive loss where the method has one; returns (ce, contrastive)."""
+    lam = 0.0 if model.projections is None else 0.3
+    scaler = torch.amp.GradScaler(model.backbone.device.type, enabled=False)
+    return train.backward(model, [batch], Config(), lam, scaler)
 
 
 def step_memory(args, model_config, adapter_config, rows):
     """Peak bytes of a training step with `rows` rows, by category."""
-    batch = training_batch(args, rows)
-    contrastive = "hyper" in METHODS[args.method]
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-
-    def step(model):
-        train.backward(model, [batch], Config(), 1.0 if contrastive else 0.0, scaler)
-    return training_memory(model_config, adapter_config, DTYPES[args.precision], step, args.checkpoint_activations)
+    batch = full_rows(rows, args.length, args.roles, args.supervised)
+    return training_memory(model_config, adapter_config, DTYPES[args.precision],
+                           lambda model: one_micro_batch(model, batch), args.checkpoint_activations)
 
 
 def largest_batch(measure, have):

@@ -1,4 +1,4 @@
-"""What the tests would notice: every operator, comparison and constant of a module changed, one at a time.
+"""What the tests would notice: each operator (but `not`), comparison and constant of a module changed, one at a time.
 
     python -m tools.mutants                            # the modules of TESTS; an hour on one core
     python -m tools.mutants losses --lines 90-120      # only what stands on these lines
@@ -29,8 +29,9 @@ TESTS = {                               # the tests that belong to a module
     "metrics": ["tests/test_metrics.py"],
 }
 OPERATORS = {                           # what takes its place
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult,
-    ast.MatMult: ast.Mult, ast.LShift: ast.RShift, ast.RShift: ast.LShift, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.FloorDiv, ast.Pow: ast.Mult, ast.MatMult: ast.Mult, ast.LShift: ast.RShift,
+    ast.RShift: ast.LShift, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
     ast.BitXor: ast.BitAnd, ast.And: ast.Or, ast.Or: ast.And, ast.USub: ast.UAdd, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
     ast.In: ast.NotIn, ast.NotIn: ast.In,

@@ -16,6 +16,7 @@ from tqdm import tqdm
 import train
 from batches import batch_order, collate
 from config import KEYS, Config
+from likelihood import reference_nll
 from prepare import encode
 
 SETTLE = 2                              # steps without the backbone for each step on the new lines
@@ -86,10 +87,33 @@ def settle(model, before, steps):
         model.zero_grad()
 
 
+class Best:
+    """The hyper-network's weights of the step at which held-out lines were likeliest."""
+    def __init__(self, samples, every):
+        """samples: the held-out lines; every: steps between looks at them."""
+        self.samples = samples
+        self.every = every
+        self.nats = math.inf
+        self.step = 0
+        self.weights = None
+
+    def look(self, step, model, tokenizer, config):
+        """After a step: measures and, if it is the best so far, keeps the weights."""
+        if step % self.every:
+            return
+        training = model.training
+        nats = reference_nll(model.eval(), tokenizer, config, self.samples)[0].nanmean().item()
+        model.train(training)
+        if nats < self.nats:
+            self.nats = nats
+            self.step = step
+            self.weights = {name: p.detach().clone() for name, p in model.hyper.state_dict().items()}
+
+
 def add_role(model, tokenizer, config, role, samples, profile="", steps=60, lr=1e-2, hold=10.0, best=None):
     """Adds a role to a loaded run, in place, and trains it on samples.
 
-    hold: the weight of `drift`; best: an add_role.Best, whose step is the one to settle from, or None for the last.
+    hold: the weight of `drift`; best: a Best, whose step is the one to settle from, or None for the last.
     Returns the config with the role in it, the losses of the steps (nats per token) and the drift of the old role that
     has moved most. ValueError where there is no hyper-network, or the role already.
     """

@@ -55,7 +55,8 @@ def parameters():
     for method, kind in LINES.items():
         first = trainable(method, 1)
         more[method] = trainable(method, 2) - first
-        svg.curve([axes.at(n, first + (n - 1) * more[method]) for n in range(1, 1001)], kind)
+        roles = [10 ** (k / 20) for k in range(61)]                      # from 1 to 1000, evenly on a logarithmic axis
+        svg.curve([axes.at(n, first + (n - 1) * more[method]) for n in roles], kind)
 
     x, y = axes.at(1000, 2e10)
     svg.text(x + 12, y, "one LoRA for each", anchor="start")

@@ -21,11 +21,12 @@ from pathlib import Path
 from arguments import parse_args
 from checkpoint import read_run
 from config import KEYS
-from files import read_json, reading, write_json
+from files import write_json
 from likelihood import lines_to_read
 from prepare import read_arguments
 from tools.across import across
 from tools.gather import gather
+from tools.published import read_published, with_published
 from tools.results import RESULTS, fill_tables
 from tools.studies import STUDIES, VARIANTS
 
@@ -123,40 +124,6 @@ def made_with(points):
     return ", ".join(sorted(made))
 
 
-def read_published(path, arguments, jobs, only):
-    """The published results of a study; None where there are none. Points of which nothing is run here will stay.
-
-    ValueError if they were made with other arguments, or if a point that is run here would lose a variant.
-    """
-    if not path.is_file():
-        return None
-    published = read_json(path)
-    with reading(path, "results of a study"):
-        has = {(at, name) for at, of in published["points"].items() for name in of["runs"]}
-        theirs, *_ = [published[key] for key in ("arguments", "torch", "across")]     # all that will be needed
-
-    will_have = {key for key in jobs if not only or only & set(key)}
-    will_have |= {(at, name) for at, of in finished(jobs).items() for name in of}
-    here = {at for at, _ in will_have}
-    if lost := sorted({name for at, name in has - will_have if at in here}):
-        raise ValueError(f"{path} would lose {', '.join(lost)}, whose runs are not here: run these too, or --replace")
-    if theirs != arguments and any(at not in here for at, _ in has):
-        raise ValueError(f"{path} was made with {theirs}: run its points with that, or --replace")
-    return published
-
-
-def with_published(result, published, order):
-    """A study's results, with the published ones of points that were not run here; order: that of the points."""
-    points = published["points"] | result["points"]
-    torch = dict.fromkeys([*published["torch"].split(", "), *result["torch"].split(", ")])
-
-    # what was gained from the first point to others, which takes the runs of both
-    across = [row for row in published["across"] if not {row["from"], row["to"]} & set(result["points"])]
-    across += [row for row in result["across"] if row["from"] == next(iter(order))]
-    return result | {"torch": ", ".join(torch), "across": across,
-                     "points": {at: points[at] for at in [*order, *points] if at in points}}
-
-
 @one_line_errors("tools.reproduce")
 def main():
     """The command."""
@@ -175,12 +142,18 @@ def main():
     if unknown := only - set(study.points) - set(study.variants):
         raise ValueError(f"--only {', '.join(unknown)}: choose {', '.join([*study.points, *study.variants])}")
 
-    # train
+    # what is published already has to have a place in what there will be
     jobs = plan(study, Path(args.out) / args.study, keys)
     more = [Path(key).name if os.path.isabs(key) else key for key in keys]           # no machine's folders
     about = {"study": args.study, "arguments": " ".join([study.arguments, *more]), "more": study.more}
     path = RESULTS / f"{args.study}.json"
-    published = None if args.replace else read_published(path, about["arguments"], jobs, only)
+    published = None
+    if not args.replace:
+        here = {key for key in jobs if not only or only & set(key)}
+        here |= {(at, name) for at, of in finished(jobs).items() for name in of}
+        published = read_published(path, about["arguments"], here)
+
+    # train
     seeds = study.seeds if args.seeds is None else range(1, args.seeds + 1)
     wrong = train_missing(jobs, seeds, only, args.jobs)
     points = finished(jobs)

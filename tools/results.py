@@ -1,4 +1,4 @@
-"""The tables of README.md, RESULTS.md and docs/studies, from results/*.json, which `tools.reproduce` writes.
+"""The tables of RESULTS.md and docs/studies, from results/*.json, which `tools.reproduce` writes.
 
     python -m tools.results
 
@@ -43,7 +43,7 @@ def conditions(result):
 
 def pages():
     """The pages that have tables."""
-    return [ROOT / "README.md", ROOT / "RESULTS.md", *sorted((ROOT / "docs/studies").glob("*.md"))]
+    return [ROOT / "RESULTS.md", *sorted((ROOT / "docs/studies").glob("*.md"))]
 
 
 def tables_of(name, result):
@@ -115,17 +115,23 @@ def rows_of(table, methods):
 
 
 def fill_tables():
-    """Writes the tables of results/*.json into the pages."""
+    """Writes the tables of results/*.json into the pages. ValueError for a mark of a table that cannot be."""
     results = {path.stem: read_json(path) for path in sorted(RESULTS.glob("*.json"))}
     tables = {"studies": study_table(results)}
     for name, result in results.items():
         tables |= tables_of(name, result)
+
+    def fill(mark):
+        name, _, methods = mark[2].partition(" of ")
+        if name in tables:
+            return f"{mark[1]}\n{rows_of(tables[name], methods or None)}\n\n{mark[3]}"
+        if name.split()[0] in STUDIES:                                   # whose page was written before it was run
+            return mark[0]
+        raise ValueError(f"a mark names the table {name!r}, which there is not")
+
     for path in pages():
         text = path.read_text("utf8")
-        for name, table in tables.items():
-            text = re.sub(rf"(<!-- table {name}(?: of ([^>]*))? -->\n).*?(<!-- end -->)",
-                          lambda m, table=table: f"{m[1]}\n{rows_of(table, m[2])}\n\n{m[3]}", text, flags=re.S)
-        write_text(path, text)
+        write_text(path, re.sub(r"(<!-- table (.*?) -->\n).*?(<!-- end -->)", fill, text, flags=re.S))
 
 
 @one_line_errors("tools.results")

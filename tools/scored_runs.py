@@ -85,24 +85,40 @@ def read_predicted(path):
 def grouped(paths, names=None):
     """{name: [Run of each seed, in their order]}; names: those of `paths`, in place of the methods'. ValueError unless
     all answered the same items, each run its own seed."""
-    runs, groups = [read(path) for path in paths], {}
+    runs = [read(path) for path in paths]
     for run, name in zip(runs, names or []):
         run.name = name
+    check_items(paths, runs)
+
+    # runs that differ in their seed alone
+    groups = {}                                                          # {identity: {seed: (run, path)}}
+    for path, run in zip(paths, runs):
+        seeds = groups.setdefault(run.identity, {})
+        if run.seed in seeds:
+            raise ValueError(f"{path} is given twice, or another run has its settings and its seed")
+        seeds[run.seed] = run, path
+
+    # their names, with a path where two have the same
+    result = {}
+    firsts = [next(iter(seeds.values())) for seeds in groups.values()]
+    all_names = [run.name for run, _ in firsts]
+    for (first, path), seeds in zip(firsts, groups.values()):
+        name = first.name if all_names.count(first.name) == 1 else f"{first.name} ({path})"
+        result[name] = [seeds[seed][0] for seed in sorted(seeds, key=lambda seed: seed or 0)]
+
+    # the backbone's answers, which training writes beside a run's own
+    backbone = Path(paths[0]) / "predictions_backbone.jsonl"
+    if backbone.is_file():
+        of_backbone = read(backbone)
+        if of_backbone.items == runs[0].items:
+            result.setdefault(of_backbone.name, [of_backbone])
+    return result
+
+
+def check_items(paths, runs):
+    """ValueError unless all runs answered the same test lines."""
     for path, run in zip(paths, runs):
         if run.items != runs[0].items:
             common = len(set(run.items) & set(runs[0].items))
             raise ValueError(f"{path} answers {len(run.items)} test lines and {paths[0]} {len(runs[0].items)}, "
                              f"{common} of them the same: score both on the same lines")
-        same_runs = groups.setdefault(run.identity, [])
-        if run.seed in [run.seed for run, _ in same_runs]:
-            raise ValueError(f"{path} is given twice, or another run has its settings and its seed")
-        same_runs.append((run, path))
-    for members in groups.values():
-        members.sort(key=lambda member: member[0].seed or 0)
-    names = [members[0][0].name for members in groups.values()]
-    result = {name if names.count(name) == 1 else f"{name} ({members[0][1]})": [run for run, _ in members]
-              for name, members in zip(names, groups.values())}
-    backbone = Path(paths[0]) / "predictions_backbone.jsonl"
-    if backbone.is_file() and (run := read(backbone)).items == runs[0].items:
-        result.setdefault(run.name, [run])
-    return result

@@ -107,11 +107,9 @@ def main():
     parser.add_argument("--merge", action="store_true", help="the first role alone, merged into the backbone")
     parser.add_argument("--speed", action="store_true", help="measure tokens per second too")
     parser.add_argument("--new-tokens", type=int, default=32)
-    parser.add_argument("--port", type=int, default=8123)
     args = parser.parse_args()
     if bool(args.vllm) == bool(args.llama and args.llama_server):
         raise ValueError("either --vllm, or --llama and --llama-server, says what to check")
-
     Decoding(args.new_tokens).validate()
 
     # the frozen weights in the dtype that the engine is going to use
@@ -129,7 +127,7 @@ def main():
 
         # the engine, and what it is asked
         log = Path(args.run) / "serve_check.log"
-        served = (fetch_model(config["model"]), folders, args.dtype, args.port, log, args.merge)
+        served = (fetch_model(config["model"]), folders, args.dtype, engines.free_port(), log, args.merge)
         if args.vllm:
             engine = engines.Vllm(args.vllm, *served)
         else:

@@ -6,19 +6,20 @@ from dataclasses import dataclass, field
 
 from hycora_layer import METHODS
 
+EARLY = "--method hycora --lambda-start-epoch 0 --lambda-min 0.3"               # the contrastive loss from step 1
 VARIANTS = {name: f"--method {name}" for name in METHODS}
 VARIANTS |= {
     "hycora w/o HCL": "--method hycora --lambda-max 0",
     "hycora + role in prompt": "--method hycora --role-in-prompt true",
     "lora name only": "--method lora --profiles-in-prompt false",
     # other settings of the contrastive loss
-    "HCL from step 1": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3",
-    "HCL mean": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3 --pool mean",
-    "HCL before_eos": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3 --pool before_eos",
-    "HCL tau 0.03": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3 --tau 0.03",
-    "HCL tau 1": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3 --tau 1",
-    "HCL read by another": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3 --contrast-reader other",
-    "HCL read by nobody": "--method hycora --lambda-start-epoch 0 --lambda-min 0.3 --contrast-reader backbone",
+    "HCL from step 1": EARLY,
+    "HCL mean": f"{EARLY} --pool mean",
+    "HCL before_eos": f"{EARLY} --pool before_eos",
+    "HCL tau 0.03": f"{EARLY} --tau 0.03",
+    "HCL tau 1": f"{EARLY} --tau 1",
+    "HCL read by another": f"{EARLY} --contrast-reader other",
+    "HCL read by nobody": f"{EARLY} --contrast-reader backbone",
     "HCL lambda 3": "--method hycora --lambda-start-epoch 0 --lambda-min 3 --lambda-max 3",
 }
 ALL = (*METHODS, "hycora w/o HCL")

@@ -1,8 +1,9 @@
 """A GPU that is not there: inside `with fake_cuda() as gpu:` the device "cuda" can be used, on a CPU, in seconds.
 
-Its tensors have a shape, a dtype and a device but no memory, yet they go through torch's real dispatcher, autocast, autograd engine (with a
-thread of its own for the GPU), fused AdamW and GradScaler. What that finds: a tensor on the wrong device or of the wrong dtype, a step that
-waits for the GPU, a change that doubles the kernels. What it cannot find: wrong numbers, speed, CUDA graphs, NCCL.
+Its tensors have a shape, a dtype and a device but no memory, yet they go through torch's real dispatcher, autocast,
+autograd engine (with a thread of its own for the GPU), fused AdamW and GradScaler. What that finds: a tensor on the
+wrong device or of the wrong dtype, a step that waits for the GPU, a change that doubles the kernels. What it cannot
+find: wrong numbers, speed, CUDA graphs, NCCL.
 
 Tensors of the CPU stay real and are computed with as ever; they become fake where they meet the GPU.
 """
@@ -21,17 +22,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 ROOT = Path(__file__).resolve().parents[1]
-NO_KERNEL = {"t", "view", "_unsafe_view", "transpose", "expand", "unsqueeze", "squeeze", "select", "slice", "split", "split_with_sizes", "unbind",
-             "detach", "permute", "as_strided", "alias", "lift_fresh", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
-WAITS = {"_local_scalar_dense", "item", "nonzero", "_unique2", "unique_dim", "masked_select"}        # the host needs the result
+NO_KERNEL = {
+    "t", "view", "_unsafe_view", "transpose", "expand", "unsqueeze", "squeeze", "select", "slice", "split",
+    "split_with_sizes", "unbind", "detach", "permute", "as_strided", "alias", "lift_fresh", "empty", "empty_like",
+    "empty_strided", "new_empty", "new_empty_strided"}
+WAITS = {"_local_scalar_dense", "item", "nonzero", "_unique2", "unique_dim", "masked_select"}    # the host needs them
 MOVES = {"_to_copy", "to", "copy_", "lift_fresh", "detach"}             # may read a tensor of the CPU
 PRODUCTS = {"mm", "bmm", "addmm", "baddbmm"}
 
 
-# ------------------------------------------------------------------------------------------------ a CPU build believes in CUDA
+# -------------------------------------------------------------------------------------- a CPU build believes in CUDA
 def install():
-    """Gives a torch without a GPU what the autograd engine asks of CUDA: hooks that say it is there and, to a build for the CPU, a device
-    guard and a few kernels. Symbols and the order of the hooks' virtual functions are those of torch 2.13 on Linux.
+    """Gives a torch without a GPU what the autograd engine asks of CUDA: hooks that say it is there and, to a build
+    for the CPU, a device guard and a few kernels. Symbols and the order of the hooks' virtual functions are those of
+    torch 2.13 on Linux (`why_not`).
     """
     if torch.cuda.is_available() or hasattr(install, "keep"):
         return
@@ -42,7 +46,8 @@ def install():
     no_address, yes_address = (ctypes.cast(f, ctypes.c_void_p).value for f in (no, yes))
 
     # a guard of a CUDA with 0 devices, which torch itself then replaces by one that does nothing
-    registry = "_ZN3c104impl26device_guard_impl_registryE"               # c10::impl::device_guard_impl_registry: [CPU, CUDA, ...]
+    # in c10::impl::device_guard_impl_registry, which is [CPU, CUDA, ...]
+    registry = "_ZN3c104impl26device_guard_impl_registryE"
     guards = (ctypes.c_void_p * 2).in_dll(ctypes.CDLL(str(lib / "libc10.so")), registry)
     guard_table = (ctypes.c_void_p * 32)(*[no_address] * 32)
     guard = ctypes.c_void_p(ctypes.addressof(guard_table))
@@ -54,7 +59,7 @@ def install():
     hooks = ctypes.CDLL(str(lib / "libtorch_cpu.so"))["_ZN2at6detail12getCUDAHooksEv"]
     hooks.restype = ctypes.POINTER(ctypes.c_void_p)
     hooks_table = (ctypes.c_void_p * 128)()
-    ctypes.memmove(hooks_table, hooks()[0] - 16, 1024)                   # two words before the functions: type information
+    ctypes.memmove(hooks_table, hooks()[0] - 16, 1024)                   # two words before the functions: their type
     hooks_table[4] = hooks_table[6] = yes_address
     hooks()[0] = ctypes.addressof(hooks_table) + 16
 
@@ -86,13 +91,13 @@ def why_not():
     return None
 
 
-# ----------------------------------------------------------------------------------------------------------- what it sees
+# ------------------------------------------------------------------------------------------------------- what it sees
 class FakeGPU(TorchDispatchMode):
     """Sees every operation. All counters are {what: times}.
 
-    kernels: by name; waits: (line, operation) at which the host would wait for the GPU; strays: (line, operation) at which a tensor of the
-    CPU met one of the GPU, other than by a copy; products: (pass, *dtypes) of the matrix products. flops: of the products, attention not among
-    them.
+    kernels: by name; waits: (line, operation) at which the host would wait for the GPU; strays: (line, operation) at
+    which a tensor of the CPU met one of the GPU, other than by a copy; products: (pass, *dtypes) of the matrix
+    products. flops: of the products, attention not among them.
     """
     def __init__(self):
         super().__init__()
@@ -117,7 +122,8 @@ class FakeGPU(TorchDispatchMode):
             return func(*args, **kwargs)
 
         # without autograd operations come whole: those that CUDA has no kernel for are taken apart, as it would
-        if torch.is_inference_mode_enabled() and not torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CUDA"):
+        has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CUDA")
+        if torch.is_inference_mode_enabled() and not has_kernel:
             if name == "dropout" and not args[2]:
                 return args[0]
             with self:
@@ -130,7 +136,8 @@ class FakeGPU(TorchDispatchMode):
             self.strays[where(), name] += 1
         if real:
             args, kwargs = tree_map_only(torch.Tensor, self.as_fake, (args, kwargs))
-        by_mask = name.startswith("index") and any(t.dtype == torch.bool for t in tree_leaves(args[1:2]) if isinstance(t, torch.Tensor))
+        indices = [t for t in tree_leaves(args[1:2]) if isinstance(t, torch.Tensor)]
+        by_mask = name.startswith("index") and any(t.dtype == torch.bool for t in indices)
         to_cpu = target == "cpu" and any(t.is_cuda for t in tensors)
         if name in WAITS or by_mask or to_cpu:
             self.waits[where(), name] += 1
@@ -172,7 +179,7 @@ def where():
     return "autograd"
 
 
-# ------------------------------------------------------------------------------------------------- what torch must not ask
+# --------------------------------------------------------------------------------------------- what torch must not ask
 def convert(module, function, recurse=True):
     """Module._apply, for `.to(...)`; torch's own swaps the contents of tensors, which fakes do not allow."""
     done = {}                                                            # tied parameters stay tied
@@ -187,10 +194,13 @@ def convert(module, function, recurse=True):
     return module
 
 
-def attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False, real=F.scaled_dot_product_attention):
+REAL_ATTENTION = F.scaled_dot_product_attention
+
+
+def attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
     """The kernels that CUDA chooses in half precision: flash without a mask, memory-efficient with one."""
     if q.dtype not in (torch.float16, torch.bfloat16):
-        return real(q, k, v, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+        return REAL_ATTENTION(q, k, v, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     if attn_mask is None:
         return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, scale=scale)[0]
     if attn_mask.dtype == torch.bool:
@@ -210,9 +220,11 @@ def fake_cuda(gpu=None):
         return torch.ones(tensor.shape, dtype=tensor.dtype).tolist()
 
     gib = 2 ** 30
-    memory = {"mem_get_info": (24 * gib, 24 * gib), "memory_reserved": 0, "memory_allocated": 0, "max_memory_allocated": gib,
-              "empty_cache": None, "get_rng_state": torch.zeros(16, dtype=torch.uint8), "set_rng_state": None, "get_device_name": "no GPU"}
-    patches = [patch.object(torch.cuda, name, lambda *args, value=value: value) for name, value in memory.items()]
+    answers = {
+        "mem_get_info": (24 * gib, 24 * gib), "memory_reserved": 0, "memory_allocated": 0, "max_memory_allocated": gib,
+        "empty_cache": None, "get_rng_state": torch.zeros(16, dtype=torch.uint8), "set_rng_state": None,
+        "get_device_name": "no GPU"}
+    patches = [patch.object(torch.cuda, name, lambda *args, value=value: value) for name, value in answers.items()]
     patches += [
         patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
         patch.object(torch.cuda, "is_bf16_supported", lambda *args, **kwargs: True),

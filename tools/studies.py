@@ -72,6 +72,9 @@ STUDIES = {
                     question="ten roles at other learning rates: is one fair to HyCoRA, to the others?"),
     "five-roles-zh": Study(f"{CHINESE} {SHORT} {READ} --epochs 1", TEN, (1, 2), shots=(0, 4), page="seeds",
                            question="Qwen2.5-Coder-0.5B, the Chinese roles: the same"),
+    "zh-seeds": Study(f"{CHINESE} {SHORT} --score-limit 20 {LINES} --epochs 1", ("hycora", "ind-lora", "mrs-a-rsp-b"),
+                      (2, 3), page="seeds",
+                      question="the Chinese roles: do one LoRA per role and a shared A stay behind with other seeds?"),
 
     # the small world
     "tiny": Study(f"{TINY} {LINES}", seeds=(1, 2, 3, 4, 5), shots=(0, 4), page="small-world",

@@ -13,7 +13,7 @@ import pytest
 import train
 from checkpoint import load_run
 from generate import Decoding, generate
-from tools import engines, serve_check, serve_speed
+from tools import engines, peft_adapter, serve_check, serve_speed
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_blend_by_scales_is_b_times_the_mean_of_both_a(loaded, capsys):
     serve_check.compare_blend(Mixing(loaded), model, tokenizer, config, list(config["roles"]), 6)
     assert "ids are equal" in capsys.readouterr().out
     assert generate(model, [prompt], [1], tokenizer.stop_ids, Decoding(6)) == before
-    assert all(linear.lora_weights is None for linear in serve_check.adapted(model).values())
+    assert all(linear.lora_weights is None for linear in peft_adapter.adapted(model).values())
 
 
 def test_speeds_stand_side_by_side(loaded, capsys, monkeypatch):

@@ -4,6 +4,7 @@ An adapter holds the role's A and B of every adapted linear under peft's names; 
 What was written is read again and must give the run's own logits: a loader that finds nothing under the names it
 expects (or no lora_alpha) does not complain, but answers as the untouched backbone.
 """
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -31,6 +32,19 @@ def role_lora_weights(model, role):
     """{linear: (A (r, d_in), B (d_out, r))} of one role, by any method, as the linears use them."""
     with model.active_roles(torch.tensor([role])):
         return {name: tuple(m.clone() for m in linear.lora_weights) for name, linear in adapted(model).items()}
+
+
+@contextmanager
+def lora_weights(model, weights):
+    """Within it the linears of the backbone have these {linear: (A, B)}, as `role_lora_weights` gives them."""
+    linears = adapted(model)
+    try:
+        for name, linear in linears.items():
+            linear.lora_weights = weights[name]
+        yield
+    finally:
+        for linear in linears.values():
+            linear.lora_weights = None
 
 
 @torch.inference_mode()
@@ -76,14 +90,13 @@ def verify(model, role, folder):
     tensors = load_file(folder / "adapter_model.safetensors")
     scale = config["lora_alpha"] / config["r"]
     expected = probe(model, role)
-    try:
-        for name, linear in adapted(model).items():
-            A, B = (tensors.pop(f"base_model.model.{name}.lora_{factor}.weight") for factor in "AB")
-            linear.lora_weights = [A.to(expected.device), B.to(expected.device) * (scale / linear.scale)]
+
+    weights = {}
+    for name, linear in adapted(model).items():
+        A, B = (tensors.pop(f"base_model.model.{name}.lora_{factor}.weight") for factor in "AB")
+        weights[name] = A.to(expected.device), B.to(expected.device) * (scale / linear.scale)
+    with lora_weights(model, weights):
         logits = probe(model)
-    finally:
-        for linear in adapted(model).values():
-            linear.lora_weights = None
     if tensors:
         raise ValueError(f"{folder} has weights of other linears: {', '.join(list(tensors)[:3])}")
     return check_logits(folder, logits, expected, share=1e-6)

@@ -22,7 +22,7 @@ from files import fetch_model
 from generate import Decoding, generate
 from tools import engines
 from tools.export import export_role
-from tools.peft_adapter import adapted, role_lora_weights
+from tools.peft_adapter import lora_weights, role_lora_weights
 from tools.serve_speed import compare_speed
 from tools.serving_files import folder_names
 
@@ -80,14 +80,12 @@ def compare_blend(engine, model, tokenizer, config, roles, new_tokens):
     first, second = roles[:2]
     prompt = tokenizer.prompt(QUESTIONS[0], run_persona(first, config))
     of_first, of_second = (role_lora_weights(model, config["roles"][role]) for role in (first, second))
-    try:
-        for name, linear in adapted(model).items():
-            (A_1, B), (A_2, _) = of_first[name], of_second[name]
-            linear.lora_weights = [(A_1 + A_2) / 2, B]
+    halves = {}
+    for name, (A_1, B) in of_first.items():
+        A_2, _ = of_second[name]
+        halves[name] = (A_1 + A_2) / 2, B
+    with lora_weights(model, halves):
         (ours,) = generate(model, [prompt], None, tokenizer.stop_ids, Decoding(new_tokens))
-    finally:
-        for linear in adapted(model).values():
-            linear.lora_weights = None
 
     scales = {first: 0.5, second: 0.5}
     _, theirs = engine.chat(scales, engines.messages_for(QUESTIONS[0], first, config), new_tokens)

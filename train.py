@@ -93,7 +93,8 @@ def backward(model, batches, cfg, lam, scaler, supervised=None, num_micro_batche
                 read = hidden if other_hidden is None else other_hidden
                 e_t = pool_response(read, batch.pooled, batch.pooled_rows, len(batch.input_ids))
                 roles = batch.role_ids.to(device, non_blocking=True)
-                z_r, z_t = model.projections(model.hyper.role_embedding(roles), e_t)       # (B, d_z) each
+                e_c = model.hyper.role_embedding(roles)                                    # (B, d_c)
+                z_r, z_t = model.projections(e_c, e_t)                                     # (B, d_z) each
                 contrastive = hyper_contrastive_loss(z_r, z_t, roles, cfg.tau, cfg.contrast_anchor) / num_micro_batches
 
             scaler.scale(total_loss(ce, contrastive, lam)).backward()

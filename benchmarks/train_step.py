@@ -31,14 +31,14 @@ from hycora_layer import AdapterConfig, HyperModel
 from model import Transformer
 from model_config import ModelConfig
 from tools.memory import one_micro_batch
+from tools.params import LLAMA2_7B
 
 SHAPES = {
     "toy": dict(vocab_size=32000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
                 num_key_value_heads=4),
     "smollm2": dict(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
                     num_attention_heads=9, num_key_value_heads=3),
-    "llama2-7b": dict(vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
-                      num_attention_heads=32, num_key_value_heads=32),
+    "llama2-7b": LLAMA2_7B,
 }
 PERCENT = [0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.9, 100]      # of rows have at most so many tokens
 PROMPT = [13, 18, 20, 23, 25, 27, 29, 31, 33, 36, 50, 75, 106, 124, 206, 283]    # (SmolLM2's tokenizer and template)

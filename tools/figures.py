@@ -13,7 +13,8 @@ from pathlib import Path
 from files import ROOT, read_json, write_text
 from tools.curves import curves
 from tools.diagrams import batch, sharing
-from tools.plots import difference_panels, differences_of, parameters, voice_and_fact
+from tools.plots import difference_panels, differences_of, lead_panels, parameters, voice_and_fact
+from tools.scarcity import leads
 from tools.similarity import similarity
 from tools.svg import Svg
 
@@ -128,6 +129,15 @@ def generated_a():
     return difference_panels(panels, about, "nats, minus HyCoRA's")
 
 
+def few_lines():
+    """HyCoRA's lead over one LoRA per role, and over a shared one, in each of the 95 roles, by their training lines."""
+    roles = points_of("many-roles")["all"]["by role"]
+    panels = {}
+    for title, other in (("over one LoRA per role", "ind-lora"), ("over a shared LoRA, told the role", "lora")):
+        panels[title] = other, leads(roles["lines"], roles["nats"][other], roles["nats"]["hycora"])
+    return lead_panels(panels)
+
+
 def points_of(study):
     """The points of results/STUDY.json."""
     return read_json(ROOT / f"results/{study}.json")["points"]
@@ -141,7 +151,7 @@ def main():
     parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args()
 
-    draws = (architecture, sharing, batch, parameters, real_models, contrastive_loss, generated_a)
+    draws = (architecture, sharing, batch, parameters, real_models, contrastive_loss, generated_a, few_lines)
     figures = {draw.__name__.replace("_", "-"): draw() for draw in draws}
     if args.run:
         figures["similarity"] = similarity(args.run)

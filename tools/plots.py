@@ -3,6 +3,7 @@ import math
 
 from hycora_layer import METHODS
 from tools.params import trainable
+from tools.scarcity import thirds
 from tools.svg import Svg
 
 LINES = {"hycora": "generated", "lora": "shared", "ind-lora": "role"}
@@ -155,6 +156,27 @@ def difference_panels(panels, about, x_title, same_scale=False):
                 svg.curve([axes.at(end, n + 0.5) for end in found["interval"]], kind_of(method))
                 svg.dot(*axes.at(found["difference"], n + 0.5), kind_of(method))
     svg.legend(66, height + 132, ("shared", "role", "generated"))
+    return svg
+
+
+def lead_panels(panels):
+    """A panel for each of {title: (method, `tools.scarcity.leads`)}: a dot for a role, and a line for each third of the
+    roles, at its mean lead and from its fewest to its most training lines."""
+    svg = Svg(830, 380, "HyCoRA's lead in nats per token over other methods, by the training lines of a role.")
+    ends = [lead for _, rows in panels.values() for _, _, lead in rows]
+    low, high = 1.1 * min(0, *ends), 1.1 * max(0, *ends)
+    width = 700 / len(panels)
+    for i, (title, (method, rows)) in enumerate(panels.items()):
+        axes = Axes(svg, (90 + width * i, 50, width - 40, 260), (60, 270), (low, high))
+        axes.draw({n: str(n) for n in (100, 150, 200, 250)}, round_numbers(low, high), "training lines of the role",
+                  "nats ahead" if i == 0 else "")
+        svg.text(axes.left + axes.width / 2, 25, title, weight="600")
+        svg.path(axes.at(60, 0), axes.at(270, 0), arrow=False, dashed=True)
+        for _, lines, lead in rows:
+            svg.dot(*axes.at(lines, lead), kind_of(method), hollow=True)
+        for third in thirds(rows):
+            mean = sum(lead for _, _, lead in third) / len(third)
+            svg.curve([axes.at(third[0][1], mean), axes.at(third[-1][1], mean)], "generated")
     return svg
 
 

@@ -44,11 +44,15 @@ def leads(lines, first, second):
     return sorted(rows, key=lambda row: (row[1], row[0]))
 
 
+def thirds(rows):
+    """`leads` in three parts, from the roles with the fewest lines to those with the most."""
+    return [rows[part * len(rows) // PARTS:(part + 1) * len(rows) // PARTS] for part in range(PARTS)]
+
+
 def lead_table(rows, name):
     """`leads` as rows of text, headings first: the mean lead of each third of the roles."""
     table = [["roles", "training lines", f"mean lead of {name}, nats per token"]]
-    for part in range(PARTS):
-        of_part = rows[part * len(rows) // PARTS:(part + 1) * len(rows) // PARTS]
+    for of_part in thirds(rows):
         lead = sum(row[2] for row in of_part) / len(of_part)
         table.append([str(len(of_part)), f"{of_part[0][1]} to {of_part[-1][1]}", f"{lead:+.4f}"])
     return table

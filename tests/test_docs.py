@@ -139,7 +139,7 @@ def test_the_command_draws_a_run(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(similarity, "load_test_samples", functools.partial(load_test_samples, limit=4))
     monkeypatch.setattr(sys, "argv", ["figures", "--run", str(run), "--out", str(tmp_path)])
     figures.main()
-    assert "generated-a, similarity" in capsys.readouterr().out
+    assert "few-lines, similarity" in capsys.readouterr().out
     assert "read as another role" in (tmp_path / "similarity.svg").read_text("utf8")
 
     monkeypatch.setattr(sys, "argv", ["figures", "--run", "nowhere", "--out", str(tmp_path)])

@@ -375,8 +375,8 @@ def test_the_step_with_the_likeliest_held_out_lines_is_kept(runs, monkeypatch):
         seen.append({name: p.clone() for name, p in model.hyper.state_dict().items()})
         return torch.tensor([next(nats)]), None
 
-    monkeypatch.setattr(add_role, "reference_nll", measure)
-    best = add_role.Best(samples[:1], 2)
+    monkeypatch.setattr(new_role, "reference_nll", measure)
+    best = new_role.Best(samples[:1], 2)
     new_role.add_role(model, tokenizer, config, "new", samples[1:], steps=6, best=best)
     assert (best.step, best.nats) == (4, 1.0)
     assert all(torch.equal(p, seen[1][name]) for name, p in model.hyper.state_dict().items())
@@ -385,7 +385,7 @@ def test_the_step_with_the_likeliest_held_out_lines_is_kept(runs, monkeypatch):
 
 def test_the_last_step_is_kept_on_request(runs, tmp_path, monkeypatch, capsys):
     write_jsonl(tmp_path / "lines.jsonl", LINES)
-    monkeypatch.setattr(add_role.Best, "look", lambda *_: pytest.fail("no step is looked for"))
+    monkeypatch.setattr(new_role.Best, "look", lambda *_: pytest.fail("no step is looked for"))
     keys = ["--lines", tmp_path / "lines.jsonl", "--steps", "3", "--keep", "last", "--device", "cpu"]
     monkeypatch.setattr("sys.argv", ["add_role", "--run", str(runs / "hycora"), "--role", "new", "--out", str(tmp_path / "new"), *map(str, keys)])
     add_role.main()

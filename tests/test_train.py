@@ -389,6 +389,7 @@ def test_kill_minus_nine_resumes_to_the_same_bits(tmp_path):
         goal = last_checkpoint() + 9
         writing = False                                   # the second time in the middle of writing a checkpoint, if it is seen
         while process.poll() is None and last_checkpoint() < goal and not writing:
+            time.sleep(0.001)
             writing = n == 1 and any(killed.glob("checkpoint/*.tmp"))
         time.sleep(0 if writing else random.random() * 0.1)
         process.send_signal(signal.SIGKILL)

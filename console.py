@@ -66,6 +66,16 @@ def uncaught(kind, error, trace):
 sys.excepthook = uncaught
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse without abbreviations, whose errors take one line."""
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message):
+        """Raises a ValueError instead of ending the program; it becomes one line like any other error."""
+        raise ValueError(f"{message} (--help lists all keys)")
+
+
 # ------------------------------------------------------------------------------------------------------------ signals
 class StopSignals(list):
     """Within this context Ctrl-C and SIGTERM are collected here instead of ending the program in mid-step."""
@@ -78,16 +88,6 @@ class StopSignals(list):
     def __exit__(self, *_):
         for number, handler in self.before.items():
             signal.signal(number, handler)
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse without abbreviations, whose errors take one line."""
-    def __init__(self, **options):
-        super().__init__(allow_abbrev=False, **options)
-
-    def error(self, message):
-        """Raises a ValueError instead of ending the program; it becomes one line like any other error."""
-        raise ValueError(f"{message} (--help lists all keys)")
 
 
 # --------------------------------------------------------------------------------------------------------------- text

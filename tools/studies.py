@@ -26,9 +26,10 @@ ALL = (*METHODS, "hycora w/o HCL")
 THREE = ("hycora", "lora", "hycora w/o HCL")
 FEW = ("hycora", "lora", "ind-lora")
 HALVES = ("hycora", "mrs-a-rsp-b", "rsp-a-rsp-b")
-MANY = ("hycora", "ind-lora", "hycora w/o HCL", "lora", "lora name only")
+MANY = ("hycora", "ind-lora", "hycora w/o HCL", "lora", "lora name only", "mrs-a-rsp-b", "hycora + role in prompt")
 TEN = ("hycora", "hycora w/o HCL", "lora", "lora name only", "ind-lora", "mrs-a-rsp-b", "hycora + role in prompt")
 OURS = "ind-a-mrs-b"                     # the control that is not in the paper: docs/studies/generated-a.md
+GENERAL = ("hycora", "hycora w/o HCL", "lora", "lora name only", "ind-lora")
 HCL = ("hycora w/o HCL", "hycora", *(name for name in VARIANTS if name.startswith("HCL")))
 
 
@@ -57,24 +58,30 @@ SHORT = "--splits role_specific --lambda-start-epoch 0.2 --precision bf16"   # b
 LINES = "--likelihood-limit 10000"                                           # every test line's
 BEST = {"lora": "--lr 0.006"}                    # as tiny-lr says; for the others, the 0.0035 of configs/tiny.json
 READ = f"--score-limit 100 {LINES}"                                          # and few answers
+BOTH = f"--lambda-start-epoch 0.2 --precision bf16 --epochs 1 --answers sampled --score-limit 200 {LINES}"
 STUDIES = {
     # real models, a few hours of a core a run, or minutes of a GPU
     "many-roles": Study(f"{REAL} {SHORT} {READ} --epochs 1", MANY, (1, 2), shots=(0, 4), page="many-roles",
                         question="SmolLM2-135M, 95 roles, few lines each: does sharing help?"),
     "many-lr": Study(f"{REAL} {SHORT} --score-limit 20 {LINES} --epochs 1", ("hycora", "ind-lora"),
-                     points={lr: f"--lr {lr}" for lr in ("0.001", "0.002")}, page="many-roles",
-                     question="95 roles at higher learning rates: is one fair to HyCoRA and to one LoRA per role?"),
+                     points={lr: f"--lr {lr}" for lr in ("0.000125", "0.00025", "0.001", "0.002")}, page="many-roles",
+                     question="95 roles at other learning rates: is one fair to HyCoRA and to one LoRA per role?"),
     "ten-roles": Study(f"{REAL} {SHORT} {READ} --role-subset 10 --epochs 1", (*TEN, OURS), (1, 2, 3), shots=(0, 4),
                        page="seeds", question="SmolLM2-135M, ten roles: which differences survive another seed?"),
     "ten-lr": Study(f"{REAL} {SHORT} --role-subset 10 --score-limit 20 {LINES} --epochs 1",
-                    ("hycora", "ind-lora", "mrs-a-rsp-b", OURS), page="seeds",
-                    points={lr: f"--lr {lr}" for lr in ("0.00025", "0.001", "0.002")},
-                    question="ten roles at other learning rates: is one fair to HyCoRA, to the others?"),
-    "five-roles-zh": Study(f"{CHINESE} {SHORT} {READ} --epochs 1", TEN, (1, 2), shots=(0, 4), page="seeds",
+                    ("hycora", "ind-lora", "mrs-a-rsp-b", "lora", OURS), (1, 2, 3), page="seeds",
+                    points={lr: f"--lr {lr}" for lr in ("0.00025", "0.0005", "0.001", "0.002")},
+                    question="ten roles at four learning rates: who is best, each at its own?"),
+    "ten-general": Study(f"{REAL} {BOTH} --role-subset 10", GENERAL, (1, 2, 3), shots=(0, 4), page="general",
+                         question="ten roles, both splits: whose voice is in answers to general questions?"),
+    "five-roles-zh": Study(f"{CHINESE} {SHORT} {READ} --epochs 1", TEN, (1, 2, 3), shots=(0, 4), page="seeds",
                            question="Qwen2.5-Coder-0.5B, the Chinese roles: the same"),
-    "zh-seeds": Study(f"{CHINESE} {SHORT} --score-limit 20 {LINES} --epochs 1", ("hycora", "ind-lora", "mrs-a-rsp-b"),
-                      (2, 3), page="seeds",
-                      question="the Chinese roles: do one LoRA per role and a shared A stay behind with other seeds?"),
+    "zh-lr": Study(f"{CHINESE} {SHORT} --score-limit 20 {LINES} --epochs 1",
+                   ("hycora", "ind-lora", "mrs-a-rsp-b", "lora"), (1, 2, 3), page="seeds",
+                   points={lr: f"--lr {lr}" for lr in ("0.0001", "0.0002", "0.0004", "0.0008")},
+                   question="the Chinese roles at four learning rates: who is best, each at its own?"),
+    "zh-general": Study(f"{CHINESE} {BOTH}", GENERAL, (1, 2), shots=(0, 4), page="general",
+                        question="the Chinese roles, both splits: the same"),
 
     # the small world
     "tiny": Study(f"{TINY} {LINES}", seeds=(1, 2, 3, 4, 5), shots=(0, 4), page="small-world",

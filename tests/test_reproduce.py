@@ -16,7 +16,7 @@ from data import Sample, load_rolebench
 from files import write_jsonl
 from selection import some_of_each
 from tools import add_role, new_role, tables
-from tools.across import across
+from tools.across import across, best_of_each
 from tools.compare import compare
 from tools.gather import rolegpt, short_commit
 from tools.published import read_published, with_published
@@ -75,10 +75,13 @@ def test_points_that_are_not_run_here_stay(tmp_path):
     def row(start, end):
         return {"from": start, "to": end}
     published = {"study": "s", "arguments": "--a", "torch": "1, 2", "points": {"low": point("old"), "high": point("old")},
-                 "across": [row("low", "high"), row("low", "top")]}
-    result = published | {"torch": "2, 3", "points": {"top": point("new"), "high": point("new")}, "across": [row("high", "top")]}    # not from the first
+                 "across": [row("low", "high"), row("low", "top")], "best": ["of three"]}
+    result = published | {"torch": "2, 3", "points": {"top": point("new"), "high": point("new")}, "across": [row("high", "top")],    # not from the first
+                          "best": ["of two"]}
     found = with_published(result, published, ("low", "high", "top"))
-    assert list(found["points"]) == ["low", "high", "top"] and found["torch"] == "1, 2, 3" and found["across"] == []
+    assert list(found["points"]) == ["low", "high", "top"] and found["torch"] == "1, 2, 3" and found["across"] == found["best"] == []
+    whole = result | {"points": published["points"]}
+    assert with_published(whole, published, ("low", "high"))["best"] == ["of two"]
     assert [of["runs"] for of in found["points"].values()] == [{"old": {}}, {"new": {}}, {"new": {}}]
 
     path = tmp_path / "s.json"
@@ -242,6 +245,20 @@ def test_what_a_method_gains_from_one_point_to_another(tmp_path):
     points["b"]["hycora"].pop()                            # one of them is at the first point only: the others, in pairs
     row, = across(points)
     assert (row["difference"], *row["interval"]) == pytest.approx((-1, -1, -1))
+
+
+    # each at its own best: hycora in the middle, lora at the edge, where it is ahead by 0.25 in each of two seeds
+    nats = {"hycora": {"low": 2, "mid": 1, "high": 1.5}, "lora": {"low": 3, "mid": 1.25, "high": 0.75}}
+    points = {at: {name: [run(f"best/{at}/{name}/{seed}", "A", nats[name][at] + seed) for seed in range(2)] for name in nats} for at in ("low", "mid", "high")}
+    mine, other = best_of_each(points)
+    assert (mine["method"], mine["at"], mine["edge"], mine["gains"]) == ("hycora", "mid", False, [])
+    assert mine["right"] == {"mean": 1.5, "std": pytest.approx(0.5 ** 0.5)} and (other["at"], other["edge"]) == ("high", True)
+    gain, = other["gains"]
+    assert (gain["difference"], *gain["interval"]) == pytest.approx((-0.25, -0.25, -0.25))
+    table = results.best_table([mine, other])
+    assert table[1] == ["hycora", "mid", "1.500 ± 0.707", "-"] and table[2] == ["lora", "high (edge)", "1.250 ± 0.707", "-0.250 [-0.250, -0.250] *"]
+    points["mid"]["lora"].append(tmp_path / "unread")      # without likelihoods that point does not count
+    assert best_of_each(points)[1]["at"] == "high" and best_of_each({"a": {"hycora": [tmp_path / "unread"]}}) == []
 
 
 def test_a_result_names_the_torch_and_the_gpu_of_its_runs(monkeypatch):

@@ -1,7 +1,10 @@
-"""What the methods gain from one point of a study to another, such as from few training lines to many."""
+"""What the methods gain from one point of a study to another, such as from few training lines to many; and each at the
+point that is best for it, such as its own learning rate."""
+import statistics
+
 import numpy as np
 
-from tools.compare import difference, pair_up, selections
+from tools.compare import difference, over_seeds, pair_up, selections
 from tools.likelihoods import read_likelihood
 
 
@@ -17,6 +20,34 @@ def across(points):
         for method, runs in points[point].items():
             for row in gains(points[first].get(method, []), runs):
                 rows.append({"method": method, "from": first, "to": point, **row})
+    return rows
+
+
+def best_of_each(points):
+    """Each variant at its own best point, where it has the fewest nats per token as the right role, on the mean of its
+    lines and runs; and what it has there over the first variant at that one's best.
+
+    Returns rows {"method", "at", "edge", "right", "gains"}. edge: it was not run on both sides of that point. right:
+    `over_seeds`. gains: the rows of `gains`, [] for the first variant. The point is chosen on the lines that the
+    difference is about, so it favours, a little, whoever was run at more points.
+    """
+    nats = {}                                                            # {variant: {point: means of its runs}}
+    for at, of_variants in points.items():
+        for variant, runs in of_variants.items():
+            lines = [nats_by_line(run) for run in runs]
+            if all(lines):
+                nats.setdefault(variant, {})[at] = [statistics.mean(of_run.values()) for of_run in lines]
+
+    rows = []
+    for variant, at_points in nats.items():
+        best = min(at_points, key=lambda at: statistics.mean(at_points[at]))
+        over_first = []
+        if rows:
+            first = rows[0]
+            over_first = gains(points[first["at"]][first["method"]], points[best][variant])
+        edge = best in (next(iter(at_points)), list(at_points)[-1])
+        rows.append({"method": variant, "at": best, "edge": edge, "right": over_seeds(at_points[best]),
+                     "gains": over_first})
     return rows
 
 

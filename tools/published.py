@@ -33,5 +33,8 @@ def with_published(result, published, order):
     # what was gained from the first point to others, which takes the runs of both
     across = [row for row in published["across"] if not {row["from"], row["to"]} & set(result["points"])]
     across += [row for row in result["across"] if row["from"] == next(iter(order))]
-    return result | {"torch": ", ".join(torch), "across": across,
+
+    # the best point of each method, which takes the runs of all
+    best = [] if published["points"].keys() - result["points"].keys() else result["best"]
+    return result | {"torch": ", ".join(torch), "across": across, "best": best,
                      "points": {at: points[at] for at in [*order, *points] if at in points}}

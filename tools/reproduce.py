@@ -24,7 +24,7 @@ from config import KEYS
 from files import write_json
 from likelihood import lines_to_read
 from prepare import read_arguments
-from tools.across import across
+from tools.across import across, best_of_each
 from tools.gather import gather
 from tools.published import read_published, with_published
 from tools.results import RESULTS, fill_tables
@@ -167,6 +167,7 @@ def main():
     # everything that is scored so far
     if points:
         result = about | {"torch": made_with(points), "across": across(points),
+                          "best": best_of_each(points) if len(points) > 1 else [],
                           "points": {at: gather(of, answers[at]) for at, of in points.items()}}
         if published:
             result = with_published(result, published, study.points)

@@ -6,7 +6,7 @@ A table goes between "<!-- table NAME -->" and "<!-- end -->". NAME is a study, 
 "nats" and "nats differences" (as the right role alone), "likelihood" (all of it), "kinds" (the facts of each kind of
 knowledge; of a study with several points, nats too), "voice" (what a classifier hears), "scarcity" (HyCoRA's lead over
 independent LoRAs, and over a shared one, by a role's training lines), or, of a study with several points, "across"
-(from the first point to the others). "studies" are all studies, and how many of their runs are finished. "NAME of
+(from the first point to the others) and "best" (each method at the point that is best for it). "studies" are all studies, and how many of their runs are finished. "NAME of
 METHOD, METHOD" has these rows alone. None is typed.
 """
 from console import Parser, one_line_errors, render_table
@@ -19,6 +19,7 @@ from tools.scarcity import PARTS, describe, lead_table, leads
 from tools.studies import STUDIES, VARIANTS
 from tools.tables import (
     across_table,
+    best_table,
     curve_table,
     difference_curve_table,
     difference_table,
@@ -56,7 +57,8 @@ def tables_of(name, result):
                 f"{name} differences": "\n\n".join(differences),
                 f"{name} kinds": render_table(curve_table(points, by_kind=True), True),
                 f"{name} nats differences": render_table(difference_curve_table(points), True),
-                f"{name} across": render_table(across_table(result.get("across", [])), True)}
+                f"{name} across": render_table(across_table(result.get("across", [])), True),
+                f"{name} best": render_table(best_table(result.get("best", [])), True)}
 
     (point,) = points.values()
     tables = {"": [score_table(point)], " differences": [difference_table(point)]}

@@ -119,6 +119,17 @@ def across_table(rows):
     return crossed("difference, 95 % interval", parts(named), named, lambda d: change(d, d["n"]))
 
 
+def best_table(rows):
+    """Each method at its best point of a study (`best_of_each`), and what it has there over the first at its best."""
+    first = rows[0]["method"] if rows else "the first"
+    table = [["method", "best at", "nats per token", f"minus {first} at its best, 95 % interval"]]
+    for row in rows:
+        of_all = [change(gain, gain["n"]) for gain in row["gains"] if gain["kind"] == "all"]
+        at = f"{row['at']} (edge)" if row["edge"] else row["at"]
+        table.append([row["method"], at, number(row["right"], ".3f"), ", ".join(of_all) or "-"])
+    return table
+
+
 def curve_table(points, by_kind=False):
     """Every method at every point: nats per token, if measured, and ROUGE-L of each split; or, by kind of knowledge,
     nats and right facts. No row where there are no kinds."""

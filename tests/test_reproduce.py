@@ -252,11 +252,11 @@ def test_what_a_method_gains_from_one_point_to_another(tmp_path):
     points = {at: {name: [run(f"best/{at}/{name}/{seed}", "A", nats[name][at] + seed) for seed in range(2)] for name in nats} for at in ("low", "mid", "high")}
     mine, other = best_of_each(points)
     assert (mine["method"], mine["at"], mine["edge"], mine["gains"]) == ("hycora", "mid", False, [])
-    assert mine["right"] == {"mean": 1.5, "std": pytest.approx(0.5 ** 0.5)} and (other["at"], other["edge"]) == ("high", True)
+    assert mine["right"] == pytest.approx({"mean": 29.5 + 1.5, "std": 0.5 ** 0.5}) and (other["at"], other["edge"]) == ("high", True)
     gain, = other["gains"]
     assert (gain["difference"], *gain["interval"]) == pytest.approx((-0.25, -0.25, -0.25))
     table = results.best_table([mine, other])
-    assert table[1] == ["hycora", "mid", "1.500 ± 0.707", "-"] and table[2] == ["lora", "high (edge)", "1.250 ± 0.707", "-0.250 [-0.250, -0.250] *"]
+    assert table[1] == ["hycora", "mid", "31.000 ± 0.707", "-"] and table[2] == ["lora", "high (edge)", "30.750 ± 0.707", "-0.250 [-0.250, -0.250] *"]
     points["mid"]["lora"].append(tmp_path / "unread")      # without likelihoods that point does not count
     assert best_of_each(points)[1]["at"] == "high" and best_of_each({"a": {"hycora": [tmp_path / "unread"]}}) == []
 

@@ -7,6 +7,7 @@ from conftest import command, write_rolebench
 
 from data import Sample
 from files import write_jsonl
+from tools import gather, tables
 from tools import voice as module
 from tools.voice import spread, voices
 
@@ -36,8 +37,35 @@ def test_voices_are_told_apart_where_there_are_any():
     assert found["general", "good"] == found["general", "ceiling"] == 100
     assert found["general", "flat"] == pytest.approx(100 * 11 / 31) == found["general", "chance"]
     assert found["role_specific", "question, known"] == 100 and found["general", "question, known"] < 60
+    right = {row["text"]: row["right"] for row in rows if row["split"] == "general"}
+    pirates = [role == "Pirate" for role, _ in sorted((s.role, s.question) for s in test if s.split == "general")]
+    assert right["flat"] == [100.0 * pirate for pirate in pirates] and set(right["good"]) == {100.0} and right["chance"] is None
     low, high = next(row["interval"] for row in rows if row["text"] == "flat")
     assert low < found["general", "flat"] < high
+
+
+def test_how_much_more_often_the_role_is_named(tmp_path, monkeypatch):
+    """Against the first variant, seed by seed and line by line, whatever the order of the answers: it answers as the pirate, in another order; the other in character."""
+    train = [line(role, f"{a} {b}") for role in VOICES for a in WORDS[:8] for b in WORDS[:4]]
+    test = [line(role, a) for role in VOICES for a in WORDS]
+    monkeypatch.setattr(gather, "every_training_line", lambda run: train)
+    folders = {name: [tmp_path / name / seed for seed in seeds] for name, seeds in (("hycora", "12"), ("lora", "13"))}
+    for name, runs in folders.items():
+        for run in runs:
+            run.mkdir(parents=True)
+            answers = predictions_of(test, "Pirate") if name == "hycora" or run.name == "3" else predictions_of(test)[::-1]
+            write_jsonl(run / "predictions.jsonl", answers)
+    shots = tmp_path / "backbone-4-shots.jsonl"
+    write_jsonl(shots, predictions_of(test, "Pirate"))
+    rows = {row["text"]: row for row in gather.named_from(folders, [shots])}
+    third = 100 / 3
+    assert rows["lora"]["accuracy"]["mean"] == pytest.approx((100 + third) / 2) and "minus" not in rows["hycora"] and "minus" not in rows["ceiling"]
+    assert (rows["lora"]["minus"], rows["lora"]["difference"]) == ("hycora", pytest.approx(100 - third))        # on seed 1, which both have
+    assert rows["backbone-4-shots"]["difference"] == 0 and rows["backbone-4-shots"]["interval"] == (0, 0)
+    low, high = rows["lora"]["interval"]
+    assert 0 < low < 100 - third < high < 100
+    table = tables.named_from_difference_table(list(rows.values()))
+    assert [row[0] for row in table] == ["difference, 95 % interval", "lora - hycora", "backbone-4-shots - hycora"] and table[2][1] == "+0.0 [+0.0, +0.0]"
 
 
 def test_a_split_of_one_role_is_left_out_and_unknown_roles_too():

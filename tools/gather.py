@@ -3,12 +3,14 @@ import functools
 import statistics
 from importlib.util import find_spec
 
+import numpy as np
+
 from checkpoint import read_run
 from data import fetch_data, load_rolebench
 from eval import make_prediction, read_predictions
 from files import read_json, read_jsonl
 from metrics import aggregate, repeats_itself
-from tools.compare import compare, over_seeds
+from tools.compare import compare, difference, over_seeds, pair_up
 from tools.scarcity import role_means, training_lines
 from tools.scored_runs import TITLES
 from tools.voice import every_training_line, voices
@@ -88,7 +90,8 @@ def by_role(folders):
 def named_from(folders, answers):
     """How often a classifier names the role (tools.voice) from the variants' answers, from files of answers, and from
     what puts that into perspective. Rows {"split", "language", "n", "text", "accuracy": `over_seeds`}, "text" a
-    variant, the stem of a file, or as in `voices`. None without scikit-learn."""
+    variant, the stem of a file, or as in `voices`; the others' answers also have "minus", the first variant, and
+    "difference" and "interval" to it, lines and seeds drawn anew. None without scikit-learn."""
     if not find_spec("sklearn"):
         return None
     names = {run: name for name, runs in folders.items() for run in runs} | {path: path.stem for path in answers}
@@ -96,12 +99,26 @@ def named_from(folders, answers):
     for path in names:
         predictions[path] = read_predictions(path if path in answers else path / "predictions.jsonl", trust=True)
 
+    # {part of the test lines: {text: {seed, or None of what has none: row of `voices`}}}
     found = {}
     for row in voices(every_training_line(next(iter(names))), predictions):
-        text = names.get(row["text"], row["text"])
-        found.setdefault((row["split"], row["language"], row["n"], text), []).append(row["accuracy"])
-    return [dict(zip(("split", "language", "n", "text"), key), accuracy=over_seeds(accuracies))
-            for key, accuracies in found.items()]
+        source = row["text"]
+        seed = source.name if source in names and source not in answers else None
+        texts = found.setdefault((row["split"], row["language"], row["n"]), {})
+        texts.setdefault(names.get(source, source), {})[seed] = row
+
+    rows = []
+    first = next(iter(folders))
+    for where, texts in found.items():
+        for text, of_seeds in texts.items():
+            accuracies = [each["accuracy"] for each in of_seeds.values()]
+            row = dict(zip(("split", "language", "n"), where), text=text, accuracy=over_seeds(accuracies))
+            if text in names.values() and text != first:
+                mine, theirs, paired = pair_up(list(of_seeds), list(texts[first]))
+                right, of_first = (np.array([each["right"] for each in of.values()]) for of in (of_seeds, texts[first]))
+                row |= {"minus": first, **difference(right[mine], of_first[theirs], paired)}
+            rows.append(row)
+    return rows
 
 
 def gather(folders, answers=()):

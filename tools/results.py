@@ -24,6 +24,7 @@ from tools.tables import (
     difference_curve_table,
     difference_table,
     kind_table,
+    named_from_difference_table,
     named_from_table,
     nats_difference_table,
     nats_table,
@@ -74,7 +75,10 @@ def tables_of(name, result):
     texts[name] += f"\n\n{conditions(result)}"
     texts[f"{name} voice"] = "Not measured, for want of scikit-learn."
     if "named from" in point:
-        texts[f"{name} voice"] = render_table(named_from_table(point["named from"]), True)
+        shown = [named_from_table(point["named from"])]
+        if any("minus" in row for row in point["named from"]):
+            shown.append(named_from_difference_table(point["named from"]))
+        texts[f"{name} voice"] = "\n\n".join(render_table(table, True) for table in shown)
 
     # who gains from sharing, by the number of a role's training lines
     roles = point.get("by role", {"nats": {}, "lines": {}})

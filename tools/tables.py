@@ -82,6 +82,18 @@ def named_from_table(rows):
     return table
 
 
+def named_from_difference_table(rows):
+    """How much more often the role is named from each method's answers than from the first's, with its interval."""
+    compared = [row for row in rows if "minus" in row]
+    columns = list(dict.fromkeys((row["split"], row["language"]) for row in compared))
+    heads = [f"{split.replace('_', '-')}, {language}" for split, language in columns]
+    table = [["difference, 95 % interval", *heads]]
+    for text, minus in dict.fromkeys((row["text"], row["minus"]) for row in compared):
+        of = {(row["split"], row["language"]): change(row, row["n"], "+.1f") for row in compared if row["text"] == text}
+        table.append([f"{text} - {minus}", *(of.get(column, "-") for column in columns)])
+    return table
+
+
 def parts(rows):
     """{title: (split, kind)} of the parts of the test lines that rows are about: of a split the kinds of knowledge that
     it has, else the split."""

@@ -44,24 +44,28 @@ def classifier(texts, roles):
 
 
 def accuracy(model, texts, roles):
-    """{"accuracy", "interval"} in percent of the roles that a classifier finds; the interval is over the lines."""
+    """{"accuracy", "interval", "right"} in percent of the roles that a classifier finds; the interval is over the lines,
+    and "right" has 100 or 0 for each of them."""
     right = [100.0 * (found == role) for found, role in zip(model.predict(texts), roles)]
-    return {"accuracy": sum(right) / len(right), "interval": bootstrap(right)}
+    return {"accuracy": sum(right) / len(right), "interval": bootstrap(right), "right": right}
 
 
 def voices(train, predictions):
     """Rows of training samples and {run: predictions} that answer the same lines.
 
-    A row is {"split", "language", "text", "n", "roles", "accuracy", "interval"}; "text" is a run or one of the others
-    of the module's docstring. A split in which fewer than two roles have training and test lines is left out.
+    A row is {"split", "language", "text", "n", "roles", "accuracy", "interval", "right"}; "text" is a run or one of the
+    others of the module's docstring, and "right" is in the order of (role, question). A split in which fewer than two
+    roles have training and test lines is left out.
     """
     rows = []
     first = next(iter(predictions.values()))
     for split, language in dict.fromkeys((p["split"], p["language"]) for p in first):
         samples = [s for s in train if (s.split, s.language) == (split, language)]
         known = {s.role for s in samples}
-        lines = {run: [p for p in of_run if (p["split"], p["language"]) == (split, language) and p["role"] in known]
-                 for run, of_run in predictions.items()}
+        lines = {}
+        for run, of_run in predictions.items():
+            of_part = [p for p in of_run if (p["split"], p["language"]) == (split, language) and p["role"] in known]
+            lines[run] = sorted(of_part, key=lambda p: (p["role"], p["question"]))
         tests = next(iter(lines.values()))
         roles = [p["role"] for p in tests]
         if len(set(roles)) < 2:
@@ -83,7 +87,7 @@ def voices(train, predictions):
         of_questions = classifier(*zip(*pairs))
         rows.append(here | {"text": "question, known", **accuracy(of_questions, questions, roles)})
         chance = 100 * max(Counter(roles).values()) / len(roles)
-        rows.append(here | {"text": "chance", "accuracy": chance, "interval": None})
+        rows.append(here | {"text": "chance", "accuracy": chance, "interval": None, "right": None})
     return rows
 
 

@@ -61,11 +61,11 @@ def test_how_much_more_often_the_role_is_named(tmp_path, monkeypatch):
     third = 100 / 3
     assert rows["lora"]["accuracy"]["mean"] == pytest.approx((100 + third) / 2) and "minus" not in rows["hycora"] and "minus" not in rows["ceiling"]
     assert (rows["lora"]["minus"], rows["lora"]["difference"]) == ("hycora", pytest.approx(100 - third))        # on seed 1, which both have
-    assert rows["backbone-4-shots"]["difference"] == 0 and rows["backbone-4-shots"]["interval"] == (0, 0)
+    assert (rows["backbone-4-shots"]["difference"], *rows["backbone-4-shots"]["interval"]) == pytest.approx((0, 0, 0))
     low, high = rows["lora"]["interval"]
     assert 0 < low < 100 - third < high < 100
     table = tables.named_from_difference_table(list(rows.values()))
-    assert [row[0] for row in table] == ["difference, 95 % interval", "lora - hycora", "backbone-4-shots - hycora"] and table[2][1] == "+0.0 [+0.0, +0.0]"
+    assert [row[0] for row in table] == ["difference, 95 % interval", "lora - hycora", "backbone-4-shots - hycora"] and table[1][1].endswith("*")
 
 
 def test_a_split_of_one_role_is_left_out_and_unknown_roles_too():

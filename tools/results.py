@@ -6,8 +6,8 @@ A table goes between "<!-- table NAME -->" and "<!-- end -->". NAME is a study, 
 "nats" and "nats differences" (as the right role alone), "likelihood" (all of it), "kinds" (the facts of each kind of
 knowledge; of a study with several points, nats too), "voice" (what a classifier hears), "scarcity" (HyCoRA's lead over
 independent LoRAs, and over a shared one, by a role's training lines), or, of a study with several points, "across"
-(from the first point to the others) and "best" (each method at the point that is best for it). "studies" are all studies, and how many of their runs are finished. "NAME of
-METHOD, METHOD" has these rows alone. None is typed.
+(from the first point to the others) and "best" (each method at the point that is best for it). "studies" are all
+studies, and how many of their runs are finished. "NAME of METHOD, METHOD" has these rows alone. None is typed.
 """
 from console import Parser, one_line_errors, render_table
 

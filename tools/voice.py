@@ -44,8 +44,8 @@ def classifier(texts, roles):
 
 
 def accuracy(model, texts, roles):
-    """{"accuracy", "interval", "right"} in percent of the roles that a classifier finds; the interval is over the lines,
-    and "right" has 100 or 0 for each of them."""
+    """{"accuracy", "interval", "right"} in percent of the roles that a classifier finds: the interval is over the
+    lines, and "right" has 100 or 0 for each of them."""
     right = [100.0 * (found == role) for found, role in zip(model.predict(texts), roles)]
     return {"accuracy": sum(right) / len(right), "interval": bootstrap(right), "right": right}
 

@@ -23,6 +23,8 @@ REAL = {"ten-roles": "English, 10 roles", "many-roles": "English, 95 roles", "fi
 CURVES = {                              # studies with several points: parts of the test lines, what the points are
     "tiny-lr": ([("general", "all"), ("role_specific", "own")], "learning rate"),
     "tiny-rank": ([("general", "all"), ("role_specific", "own")], "rank"),
+    "ten-lr": ([("role_specific", "all")], "learning rate"),
+    "zh-lr": ([("role_specific", "all")], "learning rate"),
     "tiny-data": ([("general", "all"), ("role_specific", "own")], "lines per role and split"),
 }
 
@@ -107,6 +109,15 @@ def real_models():
     return difference_panels(panels, about, "nats, minus HyCoRA's", same_scale=True)
 
 
+def general():
+    """Nats per token of every method on both splits of real data, minus HyCoRA's."""
+    point = points_of("ten-general")["all"]
+    panels = {f"{split.replace('_', '-')} questions": differences_of(point, split=split)
+              for split in ("general", "role_specific")}
+    about = "Nats per token of every method minus those of HyCoRA, in general and in role-specific questions"
+    return difference_panels(panels, about, "nats, minus HyCoRA's", same_scale=True)
+
+
 def contrastive_loss():
     """What each setting of the contrastive loss adds to `wrong - right`, in the small world."""
     point = points_of("tiny-hcl")["all"]
@@ -151,7 +162,7 @@ def main():
     parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args()
 
-    draws = (architecture, sharing, batch, parameters, real_models, contrastive_loss, generated_a, few_lines)
+    draws = (architecture, sharing, batch, parameters, real_models, general, contrastive_loss, generated_a, few_lines)
     figures = {draw.__name__.replace("_", "-"): draw() for draw in draws}
     if args.run:
         figures["similarity"] = similarity(args.run)

@@ -61,17 +61,41 @@ def test_published_rows_are_not_lost(study, tmp_path):
     """A clone has the results file, but not the runs of its rows; nothing is trained before that is said."""
     path = tmp_path / "results/tiny.json"
     path.parent.mkdir()
-    path.write_text('{"arguments": "", "torch": "", "across": [], "points": {"all": {"runs": {"hycora": {}, "lora": {}}}}}')
+    rows = [{"method": name, "seeds": 2} for name in ("hycora", "lora", "backbone")]
+    path.write_text(json.dumps({"arguments": "", "torch": "", "across": [], "points": {"all": {"runs": {"hycora": {}, "lora": {}}, "rows": rows}}}))
     before = path.read_bytes()
-    assert "would lose hycora, lora, whose runs are not here" in study("--only", "ind-lora")
-    assert "would lose lora," in study("--only", "hycora")
+    assert "would lose hycora, lora, or seeds of it" in study("--only", "ind-lora")
+    assert "would lose hycora, lora, or seeds of it" in study("--only", "hycora,lora", "--seeds", "1")
+    assert "would lose lora," in study("--only", "hycora", "--seeds", "2")
     assert path.read_bytes() == before and not (tmp_path / "runs").exists()
+
+
+def test_what_fails_does_not_take_published_results_with_it(study, tmp_path, monkeypatch):
+    """lora failed: the table of both methods would be replaced by what is left."""
+    path = tmp_path / "results/tiny.json"
+    path.parent.mkdir()
+    rows = [{"method": name, "seeds": 2} for name in ("hycora", "lora")]
+    path.write_text(json.dumps({"arguments": "", "torch": "", "across": [], "points": {"all": {"runs": {"hycora": {}, "lora": {}}, "rows": rows}}}))
+    before = path.read_bytes()
+    ends = iter([{}, {"all": {"hycora": [tmp_path / "1", tmp_path / "2"]}}])
+    monkeypatch.setattr(reproduce, "finished", lambda jobs: next(ends))
+    monkeypatch.setattr(reproduce, "train_missing", lambda *_: ["lora/1.log: out of memory"])
+    message = study("--seeds", "2", "--only", "hycora,lora")
+    assert "out of memory" in message and "would lose lora," in message and path.read_bytes() == before
+
+
+def test_only_names_points_and_variants():
+    few = Study("", ("hycora", "lora"), (1,), {"low": "", "high": ""})
+    jobs = reproduce.plan(few, ROOT / "runs", [])
+    assert list(reproduce.choose(jobs, few, {"lora", "high"})) == [("high", "lora")]
+    assert len(reproduce.choose(jobs, few, {"lora"})) == len(reproduce.choose(jobs, few, {"high"})) == 2
+    assert reproduce.choose(jobs, few, set()) == jobs
 
 
 def test_points_that_are_not_run_here_stay(tmp_path):
     """A later point joins a published study, whose other runs are gone."""
     def point(name):
-        return {"runs": {name: {}}}
+        return {"runs": {name: {}}, "rows": [{"method": name, "seeds": 2}]}
     def row(start, end):
         return {"from": start, "to": end}
     published = {"study": "s", "arguments": "--a", "torch": "1, 2", "points": {"low": point("old"), "high": point("old")},
@@ -86,8 +110,8 @@ def test_points_that_are_not_run_here_stay(tmp_path):
 
     path = tmp_path / "s.json"
     path.write_text(json.dumps(published))
-    top = {("top", "old")}
-    every = {(at, "old") for at in ("low", "high", "top")}
+    top = {("top", "old"): {"1", "2"}}
+    every = {(at, "old"): {"1", "2"} for at in ("low", "high", "top")}
     assert read_published(path, "--a", top) == read_published(path, "--b", every) == published and read_published(tmp_path / "t.json", "", every) is None
     with pytest.raises(ValueError, match="made with --a"):
         read_published(path, "--b", top)
@@ -247,18 +271,50 @@ def test_what_a_method_gains_from_one_point_to_another(tmp_path):
     assert (row["difference"], *row["interval"]) == pytest.approx((-1, -1, -1))
 
 
-    # each at its own best: hycora in the middle, lora at the edge, where it is ahead by 0.25 in each of two seeds
+def likelihoods_at(folder, roles, nats, splits=("general",)):
+    """A run folder: 60 lines of each role, the i-th with `nats` + i; nats may be {role: nats}."""
+    folder.mkdir(parents=True)
+    of = nats if isinstance(nats, dict) else dict.fromkeys(roles, nats)
+    lines = [{"split": split, "role": role, "question": str(i), "right": of[role] + i, "wrong": [], "zero": 99.0}
+             for split in splits for role in roles for i in range(60)]
+    write_jsonl(folder / "likelihood.jsonl", lines)
+    return folder
+
+
+def test_each_method_at_its_own_best_point(tmp_path):
+    """hycora in the middle, lora at the edge, where it is ahead by 0.25 in each of two seeds."""
     nats = {"hycora": {"low": 2, "mid": 1, "high": 1.5}, "lora": {"low": 3, "mid": 1.25, "high": 0.75}}
-    points = {at: {name: [run(f"best/{at}/{name}/{seed}", "A", nats[name][at] + seed) for seed in range(2)] for name in nats} for at in ("low", "mid", "high")}
-    mine, other = best_of_each(points)
+    points = {at: {name: [likelihoods_at(tmp_path / at / name / str(seed), "A", nats[name][at] + seed) for seed in range(2)] for name in nats}
+              for at in ("low", "mid", "high")}
+    both = ("hycora", "lora")
+    mine, other = best_of_each(points, both)
     assert (mine["method"], mine["at"], mine["edge"], mine["gains"]) == ("hycora", "mid", False, [])
     assert mine["right"] == pytest.approx({"mean": 29.5 + 1.5, "std": 0.5 ** 0.5}) and (other["at"], other["edge"]) == ("high", True)
     gain, = other["gains"]
     assert (gain["difference"], *gain["interval"]) == pytest.approx((-0.25, -0.25, -0.25))
-    table = results.best_table([mine, other])
+    table = tables.best_table([mine, other])
     assert table[1] == ["hycora", "mid", "31.000 ± 0.707", "-"] and table[2] == ["lora", "high (edge)", "30.750 ± 0.707", "-0.250 [-0.250, -0.250] *"]
-    points["mid"]["lora"].append(tmp_path / "unread")      # without likelihoods that point does not count
-    assert best_of_each(points)[1]["at"] == "high" and best_of_each({"a": {"hycora": [tmp_path / "unread"]}}) == []
+    assert [row["method"] for row in best_of_each(points, both[::-1])] == ["lora", "hycora"]           # the study's first, not the file's
+
+    # a point counts if all of its runs have likelihoods; without the first variant's there is nothing to compare with
+    (tmp_path / "unread").mkdir()
+    points["mid"]["hycora"].append(tmp_path / "unread")
+    assert best_of_each(points, both)[0]["at"] == "high"
+    assert best_of_each({"a": {"hycora": [tmp_path / "unread"], "lora": points["low"]["lora"]}}, both) == []
+    assert "Not compared" in results.tables_of("s", {"points": points_without_scores(), "arguments": "", "torch": ""})["s best"]
+
+    # an easy role that is at one point only does not make that point the best
+    points = {at: {"hycora": [likelihoods_at(tmp_path / at / "1", roles, {"A": a, "B": 0}, ("general", "role_specific"))]}
+              for at, roles, a in (("few", "A", 10), ("many", "AB", 11))}
+    points["many"]["lora"] = [likelihoods_at(tmp_path / "lora/1", "A", 12, ("general", "role_specific"))]
+    rows = best_of_each(points, both)
+    assert [(row["at"], row["right"]["mean"]) for row in rows] == [("few", 39.5), ("many", 41.5)]
+    assert tables.best_table(rows)[2][3] == "general: +2.000 [+2.000, +2.000] *, role-specific: +2.000 [+2.000, +2.000] *"
+
+
+def points_without_scores():
+    """Two points of a study's results, with nothing in them."""
+    return {at: {"rows": [], "differences": [], "runs": {}} for at in ("low", "high")}
 
 
 def test_a_result_names_the_torch_and_the_gpu_of_its_runs(monkeypatch):

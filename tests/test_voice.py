@@ -45,7 +45,7 @@ def test_voices_are_told_apart_where_there_are_any():
 
 
 def test_how_much_more_often_the_role_is_named(tmp_path, monkeypatch):
-    """Against the first variant, seed by seed and line by line, whatever the order of the answers: it answers as the pirate, in another order; the other in character."""
+    """Against the first variant, by seed and line, whatever the order of a file. hycora and the backbone answer as the pirate, lora in character (seed 1, which hycora has too) or as the pirate (seed 3)."""
     train = [line(role, f"{a} {b}") for role in VOICES for a in WORDS[:8] for b in WORDS[:4]]
     test = [line(role, a) for role in VOICES for a in WORDS]
     monkeypatch.setattr(gather, "every_training_line", lambda run: train)
@@ -56,7 +56,7 @@ def test_how_much_more_often_the_role_is_named(tmp_path, monkeypatch):
             answers = predictions_of(test, "Pirate") if name == "hycora" or run.name == "3" else predictions_of(test)[::-1]
             write_jsonl(run / "predictions.jsonl", answers)
     shots = tmp_path / "backbone-4-shots.jsonl"
-    write_jsonl(shots, predictions_of(test, "Pirate"))
+    write_jsonl(shots, predictions_of(test, "Pirate")[::-1])             # in another order: the same line by line
     rows = {row["text"]: row for row in gather.named_from(folders, [shots])}
     third = 100 / 3
     assert rows["lora"]["accuracy"]["mean"] == pytest.approx((100 + third) / 2) and "minus" not in rows["hycora"] and "minus" not in rows["ceiling"]

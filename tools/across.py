@@ -23,30 +23,39 @@ def across(points):
     return rows
 
 
-def best_of_each(points):
+def best_of_each(points, variants):
     """Each variant at its own best point, where it has the fewest nats per token as the right role, on the mean of its
-    lines and runs; and what it has there over the first variant at that one's best.
+    runs and of the test lines that all runs of all points read; and its difference there to the first variant at that
+    one's best.
 
-    Returns rows {"method", "at", "edge", "right", "gains"}. edge: it was not run on both sides of that point. right:
-    `over_seeds`. gains: the rows of `gains`, [] for the first variant. The point is chosen on the lines that the
-    difference is about, so it favours, a little, whoever was run at more points.
+    points: as for `across`. variants: those of the study; the others are compared with the first. Returns rows
+    {"method", "at", "edge", "right", "gains"}; none where the first has no likelihoods, or no line is common to all.
+    A point counts for a variant if all of its runs there have likelihoods. edge: the best point is the first or the
+    last of the variant's. right: `over_seeds` there. gains: the rows of `gains`, [] for the first variant. The point
+    is chosen on the lines that the difference is about, which favours, a little, whoever was run at more points.
     """
-    nats = {}                                                            # {variant: {point: means of its runs}}
-    for at, of_variants in points.items():
-        for variant, runs in of_variants.items():
-            lines = [nats_by_line(run) for run in runs]
-            if all(lines):
-                nats.setdefault(variant, {})[at] = [statistics.mean(of_run.values()) for of_run in lines]
+    read = {}                                    # {variant: {point: for each of its runs {test line: nats}}}
+    for variant in variants:
+        for at, of_variants in points.items():
+            runs = [nats_by_line(run) for run in of_variants.get(variant, [])]
+            if runs and all(runs):
+                read.setdefault(variant, {})[at] = runs
+    every = [set(run) for at_points in read.values() for runs in at_points.values() for run in runs]
+    lines = set.intersection(*every) if every else set()
+    if variants[0] not in read or not lines:
+        return []
 
     rows = []
-    for variant, at_points in nats.items():
-        best = min(at_points, key=lambda at: statistics.mean(at_points[at]))
+    for variant, at_points in read.items():
+        means = {}
+        for at, runs in at_points.items():
+            means[at] = [statistics.fmean(run[line] for line in lines) for run in runs]
+        best = min(means, key=lambda at: statistics.fmean(means[at]))
         over_first = []
         if rows:
-            first = rows[0]
-            over_first = gains(points[first["at"]][first["method"]], points[best][variant])
-        edge = best in (next(iter(at_points)), list(at_points)[-1])
-        rows.append({"method": variant, "at": best, "edge": edge, "right": over_seeds(at_points[best]),
+            over_first = gains(points[rows[0]["at"]][variants[0]], points[best][variant])
+        edge = best in (next(iter(means)), list(means)[-1])
+        rows.append({"method": variant, "at": best, "edge": edge, "right": over_seeds(means[best]),
                      "gains": over_first})
     return rows
 

@@ -111,18 +111,14 @@ def real_models():
 
 def general():
     """Nats per token of every method on both splits of real data, minus HyCoRA's."""
-    point = points_of("ten-general")["all"]
-    panels = {f"{split.replace('_', '-')} questions": differences_of(point, split=split)
-              for split in ("general", "role_specific")}
+    panels = by_split(points_of("ten-general")["all"])
     about = "Nats per token of every method minus those of HyCoRA, in general and in role-specific questions"
     return difference_panels(panels, about, "nats, minus HyCoRA's", same_scale=True)
 
 
 def contrastive_loss():
     """What each setting of the contrastive loss adds to `wrong - right`, in the small world."""
-    point = points_of("tiny-hcl")["all"]
-    panels = {f"{split.replace('_', '-')} questions": differences_of(point, "wrong - right", split)
-              for split in ("general", "role_specific")}
+    panels = by_split(points_of("tiny-hcl")["all"], "wrong - right")
     about = "What each setting of the contrastive loss adds to the distance of a wrong role from the right one"
     return difference_panels(panels, about, "wrong - right, nats added")
 
@@ -147,6 +143,12 @@ def few_lines():
     for title, other in (("over one LoRA per role", "ind-lora"), ("over a shared LoRA, told the role", "lora")):
         panels[title] = other, leads(roles["lines"], roles["nats"][other], roles["nats"]["hycora"])
     return lead_panels(panels)
+
+
+def by_split(point, column="right"):
+    """{title of a split: `differences_of`} of a point."""
+    return {f"{split.replace('_', '-')} questions": differences_of(point, column, split)
+            for split in ("general", "role_specific")}
 
 
 def points_of(study):

@@ -74,48 +74,49 @@ def about_runs(runs):
 
 def by_role(folders):
     """{"lines": {role: training lines}, "nats": {variant: {role: nats per token as the right role}}}, means over the
-    seeds that all variants have (or over all of each, if there are none); None unless all runs read the same lines'
-    likelihood."""
+    seeds of the first variant; a variant that lacks one of them is left out. None unless all runs have likelihoods."""
     runs = [run for of in folders.values() for run in of]
     if not all((run / "likelihood.jsonl").is_file() for run in runs):
         return None
-    common = set.intersection(*({run.name for run in of} for of in folders.values()))
+    seeds = {run.name for run in next(iter(folders.values()))}
     nats = {}
     for name, of in folders.items():
-        means = [role_means(run)[0] for run in of if run.name in common or not common]
-        nats[name] = {role: statistics.mean(each[role] for each in means) for role in means[0]}
+        means = [role_means(run)[0] for run in of if run.name in seeds]
+        if len(means) == len(seeds):
+            nats[name] = {role: statistics.mean(each[role] for each in means) for role in means[0]}
     return {"lines": training_lines(runs[0]), "nats": nats}
 
 
 def named_from(folders, answers):
     """How often a classifier names the role (tools.voice) from the variants' answers, from files of answers, and from
     what puts that into perspective. Rows {"split", "language", "n", "text", "accuracy": `over_seeds`}, "text" a
-    variant, the stem of a file, or as in `voices`; the others' answers also have "minus", the first variant, and
-    "difference" and "interval" to it, lines and seeds drawn anew. None without scikit-learn."""
+    variant, the stem of a file, or as in `voices`. All answers but the first variant's also have "minus", its name, and
+    "difference" and "interval" in points: lines and seeds drawn anew, together. None without scikit-learn."""
     if not find_spec("sklearn"):
         return None
-    names = {run: name for name, runs in folders.items() for run in runs} | {path: path.stem for path in answers}
-    predictions = {}
-    for path in names:
-        predictions[path] = read_predictions(path if path in answers else path / "predictions.jsonl", trust=True)
+    runs = {run: name for name, of in folders.items() for run in of}
+    files = {path: path.stem for path in answers}
+    predictions = {run: read_predictions(run / "predictions.jsonl", trust=True) for run in runs}
+    predictions |= {path: read_predictions(path, trust=True) for path in files}
 
-    # {part of the test lines: {text: {seed, or None of what has none: row of `voices`}}}
+    # for each part of the test lines, {text: {seed: row of `voices`}}; the seed of what has none is None
     found = {}
-    for row in voices(every_training_line(next(iter(names))), predictions):
+    for row in voices(every_training_line(next(iter(runs))), predictions):
         source = row["text"]
-        seed = source.name if source in names and source not in answers else None
+        seed = source.name if source in runs else None
         texts = found.setdefault((row["split"], row["language"], row["n"]), {})
-        texts.setdefault(names.get(source, source), {})[seed] = row
+        texts.setdefault((runs | files).get(source, source), {})[seed] = row
 
     rows = []
     first = next(iter(folders))
-    for where, texts in found.items():
+    for (split, language, n), texts in found.items():
+        of_first = np.array([row["right"] for row in texts[first].values()])             # (seeds, lines)
         for text, of_seeds in texts.items():
-            accuracies = [each["accuracy"] for each in of_seeds.values()]
-            row = dict(zip(("split", "language", "n"), where), text=text, accuracy=over_seeds(accuracies))
-            if text in names.values() and text != first:
+            accuracies = [row["accuracy"] for row in of_seeds.values()]
+            row = {"split": split, "language": language, "n": n, "text": text, "accuracy": over_seeds(accuracies)}
+            if text != first and text in (*folders, *files.values()):
                 mine, theirs, paired = pair_up(list(of_seeds), list(texts[first]))
-                right, of_first = (np.array([each["right"] for each in of.values()]) for of in (of_seeds, texts[first]))
+                right = np.array([each["right"] for each in of_seeds.values()])          # (seeds, lines)
                 row |= {"minus": first, **difference(right[mine], of_first[theirs], paired)}
             rows.append(row)
     return rows

@@ -5,28 +5,36 @@ from files import read_json, reading
 def read_published(path, arguments, here):
     """The published results of a study; None where there are none. Points of which nothing is run here will stay.
 
-    here: (point, variant) of what is finished here or going to be run. ValueError if a point that is run here would
-    lose a variant, or if one that stays was made with other arguments.
+    here: {(point, variant): its seeds} of what is finished here or going to be run. ValueError if a point that is run
+    here would lose a variant, or seeds of it, or if one that stays was made with other arguments.
     """
     if not path.is_file():
         return None
     published = read_json(path)
     with reading(path, "results of a study"):
-        has = {(at, name) for at, of in published["points"].items() for name in of["runs"]}
+        has = {}                                                         # {(point, variant): number of seeds}
+        for at, of in published["points"].items():
+            has |= {(at, row["method"]): row["seeds"] for row in of["rows"] if row["method"] in of["runs"]}
         made_with = published["arguments"]
         if not isinstance(published["torch"], str) or not isinstance(published["across"], list):
             raise ValueError("torch is not text, or across not a list")
 
     points = {at for at, _ in here}
-    if lost := sorted({name for at, name in has - here if at in points}):
-        raise ValueError(f"{path} would lose {', '.join(lost)}, whose runs are not here: run these too, or --replace")
+    lost = {name for (at, name), seeds in has.items() if at in points and len(here.get((at, name), ())) < seeds}
+    if lost:
+        raise ValueError(f"{path} would lose {', '.join(sorted(lost))}, or seeds of it: run all of its runs here too, "
+                         f"or --replace")
     if made_with != arguments and any(at not in points for at, _ in has):
         raise ValueError(f"{path} was made with {made_with}: run its points with that, or --replace")
     return published
 
 
 def with_published(result, published, order):
-    """A study's results, with the published ones of points that were not run here; order: that of the points."""
+    """A study's results, with the published ones of points that were not run here; order: that of the points.
+
+    What compares points takes the runs of both: published rows of "across" go with a point that was run here, and
+    "best" is [] unless all points were.
+    """
     points = published["points"] | result["points"]
     torch = dict.fromkeys([*published["torch"].split(", "), *result["torch"].split(", ")])
 
@@ -35,6 +43,7 @@ def with_published(result, published, order):
     across += [row for row in result["across"] if row["from"] == next(iter(order))]
 
     # the best point of each method, which takes the runs of all
-    best = [] if published["points"].keys() - result["points"].keys() else result["best"]
+    gone = published["points"].keys() - result["points"].keys()
+    best = [] if gone else result["best"]
     return result | {"torch": ", ".join(torch), "across": across, "best": best,
                      "points": {at: points[at] for at in [*order, *points] if at in points}}

@@ -5,10 +5,12 @@
 
 The studies are in tools/studies.py, what each asks and what it costs in docs/studies.
 Runs go to --out, runs/reproduce/STUDY/POINT/VARIANT/SEED. The same command again keeps what is finished, resumes what
-was interrupted, and trains what is missing. Then results/STUDY.json gets every mean, deviation and interval of all that
-is scored so far, and keeps those of points of which nothing is run here; `tools.results` fills in the tables from it.
+was interrupted, and trains what is missing there, whatever results/STUDY.json has. Then that file gets every mean,
+deviation and interval of all that is scored so far. It keeps points of which nothing is run here, but not what
+compares points with them ("across", "best"), and loses no variant or seed without --replace. `tools.results` fills in
+the tables.
 """
-from console import Parser, one_line_errors
+from console import Parser, counted, one_line_errors
 
 import itertools
 import os
@@ -91,14 +93,23 @@ def job(of, seed):
     return run, [*of["arguments"], "--seed", str(seed), "--out", str(run)]
 
 
-def train_missing(jobs, seeds, only, workers):
-    """Trains what is missing of the chosen jobs, seed by seed, so that the methods stay level; returns what failed."""
-    chosen = [job(of, seed) for seed in seeds for key, of in jobs.items() if not only or only & set(key)]
-    for _, arguments in chosen:
+def choose(jobs, study, only):
+    """The entries of `plan` that --only names: at its points, if it names any, of its variants, if it names any."""
+    points = only & set(study.points) or set(study.points)
+    variants = only & set(study.variants) or set(study.variants)
+    return {(at, name): of for (at, name), of in jobs.items() if at in points and name in variants}
+
+
+def train_missing(jobs, seeds, workers):
+    """Trains what is missing of the jobs, seed by seed, so that the methods stay level; returns what failed."""
+    runs = [job(of, seed) for seed in seeds for of in jobs.values()]
+    for _, arguments in runs:
         parse_args(arguments)                # fails here, before the first of them has trained
+    missing = sum(not (run / "scores.json").is_file() for run, _ in runs)
+    print(f"{missing} of {counted(len(runs), 'run')} to train or to finish", flush=True)
     threads = max(1, (os.cpu_count() or 1) // workers)
     with ThreadPoolExecutor(workers) as pool:
-        failures = list(pool.map(lambda each: make(*each, threads), chosen))
+        failures = list(pool.map(lambda each: make(*each, threads), runs))
     return [failure for failure in failures if failure]
 
 
@@ -113,6 +124,11 @@ def finished(jobs):
             if not matches(run, job(of, run.name)[1]):
                 raise ValueError(f"{run} was made with other keys: move it away, or choose another --out")
     return points
+
+
+def seeds_of(points):
+    """{(point, variant): the names of its seeds} of `finished`."""
+    return {(at, name): {run.name for run in runs} for at, of in points.items() for name, runs in of.items()}
 
 
 def made_with(points):
@@ -131,9 +147,9 @@ def main():
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--seeds", type=int, help="1 to this; default: the study's own")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, on one GPU or on shares of the cores")
-    parser.add_argument("--only", default="", help="train only these variants or points, comma-separated")
+    parser.add_argument("--only", default="", help="only these variants, at these points; comma-separated")
     parser.add_argument("--out", default="runs/reproduce")
-    parser.add_argument("--replace", action="store_true", help="the results file may lose what is not run here")
+    parser.add_argument("--replace", action="store_true", help="the results file may lose variants, seeds and points")
     args, keys = parser.parse_known_args()
     study = STUDIES[args.study]
     only = set(filter(None, args.only.split(",")))
@@ -144,19 +160,26 @@ def main():
 
     # what is published already has to have a place in what there will be
     jobs = plan(study, Path(args.out) / args.study, keys)
+    chosen = choose(jobs, study, only)
+    seeds = study.seeds if args.seeds is None else range(1, args.seeds + 1)
     more = [Path(key).name if os.path.isabs(key) else key for key in keys]           # no machine's folders
     about = {"study": args.study, "arguments": " ".join([study.arguments, *more]), "more": study.more}
     path = RESULTS / f"{args.study}.json"
+    here = seeds_of(finished(jobs))          # fails here, before the first run, if one was made with other keys
+    for key in chosen:
+        here[key] = here.get(key, set()) | set(map(str, seeds))
+    if not args.replace:
+        read_published(path, about["arguments"], here)
+
+    # train; what failed may not take published results with it
+    wrong = train_missing(chosen, seeds, args.jobs)
+    points = finished(jobs)
     published = None
     if not args.replace:
-        here = {key for key in jobs if not only or only & set(key)}
-        here |= {(at, name) for at, of in finished(jobs).items() for name in of}
-        published = read_published(path, about["arguments"], here)
-
-    # train
-    seeds = study.seeds if args.seeds is None else range(1, args.seeds + 1)
-    wrong = train_missing(jobs, seeds, only, args.jobs)
-    points = finished(jobs)
+        try:
+            published = read_published(path, about["arguments"], seeds_of(points))
+        except ValueError as error:
+            sys.exit("tools.reproduce: " + "\n".join([*wrong, str(error)]))
 
     # the backbone with examples in its prompt, once for each point
     answers = {}
@@ -167,7 +190,7 @@ def main():
     # everything that is scored so far
     if points:
         result = about | {"torch": made_with(points), "across": across(points),
-                          "best": best_of_each(points) if len(points) > 1 else [],
+                          "best": best_of_each(points, study.variants) if len(points) > 1 else [],
                           "points": {at: gather(of, answers[at]) for at, of in points.items()}}
         if published:
             result = with_published(result, published, study.points)

@@ -4,10 +4,11 @@
 
 A table goes between "<!-- table NAME -->" and "<!-- end -->". NAME is a study, or with a word after it: "differences",
 "nats" and "nats differences" (as the right role alone), "likelihood" (all of it), "kinds" (the facts of each kind of
-knowledge; of a study with several points, nats too), "voice" (what a classifier hears), "scarcity" (HyCoRA's lead over
-independent LoRAs, and over a shared one, by a role's training lines), or, of a study with several points, "across"
-(from the first point to the others) and "best" (each method at the point that is best for it). "studies" are all
-studies, and how many of their runs are finished. "NAME of METHOD, METHOD" has these rows alone. None is typed.
+knowledge; of a study with several points, nats too), "voice" (what a classifier hears; if measured, each method minus
+the first), "scarcity" (HyCoRA's lead over independent LoRAs, and over a shared one, by a role's training lines), or, of
+a study with several points, "across" (from the first point to the others) and "best" (each method at the point that is
+best for it). "studies" are all studies, and how many of their runs are finished. "NAME of METHOD, METHOD" has these
+rows alone. None is typed.
 """
 from console import Parser, one_line_errors, render_table
 
@@ -54,12 +55,15 @@ def tables_of(name, result):
     if len(points) > 1:
         metrics = printed_metrics(next(iter(points.values()))["rows"])
         differences = [render_table(difference_curve_table(points, metric), True) for metric in metrics]
+        best = "Not compared: that takes the runs of all points at once."
+        if result.get("best"):
+            best = render_table(best_table(result["best"]), True)
         return {name: f"{render_table(curve_table(points), True)}\n\n{conditions(result)}",
                 f"{name} differences": "\n\n".join(differences),
                 f"{name} kinds": render_table(curve_table(points, by_kind=True), True),
                 f"{name} nats differences": render_table(difference_curve_table(points), True),
                 f"{name} across": render_table(across_table(result.get("across", [])), True),
-                f"{name} best": render_table(best_table(result.get("best", [])), True)}
+                f"{name} best": best}
 
     (point,) = points.values()
     tables = {"": [score_table(point)], " differences": [difference_table(point)]}
@@ -106,18 +110,20 @@ def study_table(results):
 
 
 def rows_of(table, methods):
-    """The headings of a table in markdown, and its rows that begin with one of `methods`, "a, b"; all for None.
-
-    Not for a mark with two tables. ValueError for an unknown method.
-    """
+    """The headings of one or more tables in markdown, and their rows that begin with one of `methods`, "a, b", without
+    the line of `conditions`; all of it for None. ValueError for an unknown method."""
     if methods is None:
         return table
     methods = methods.split(", ")
     if unknown := set(methods) - set(VARIANTS):
         raise ValueError(f"a mark names {', '.join(unknown)}; choose {', '.join(VARIANTS)}")
     starts = tuple(f"| {method}{then}" for method in methods for then in (" | ", " - ", ": "))
-    heading, rule, *rows = table.splitlines()
-    return "\n".join([heading, rule, *(row for row in rows if row.startswith(starts))])
+    tables = []
+    for part in table.split("\n\n"):
+        if part.startswith("|"):                                         # not the line of `conditions`
+            heading, rule, *rows = part.splitlines()
+            tables.append("\n".join([heading, rule, *(row for row in rows if row.startswith(starts))]))
+    return "\n\n".join(tables)
 
 
 def fill_tables():

@@ -26,7 +26,6 @@ ALL = (*METHODS, "hycora w/o HCL")
 THREE = ("hycora", "lora", "hycora w/o HCL")
 FEW = ("hycora", "lora", "ind-lora")
 HALVES = ("hycora", "mrs-a-rsp-b", "rsp-a-rsp-b")
-MANY = ("hycora", "ind-lora", "hycora w/o HCL", "lora", "lora name only", "mrs-a-rsp-b", "hycora + role in prompt")
 TEN = ("hycora", "hycora w/o HCL", "lora", "lora name only", "ind-lora", "mrs-a-rsp-b", "hycora + role in prompt")
 OURS = "ind-a-mrs-b"                     # the control that is not in the paper: docs/studies/generated-a.md
 GENERAL = ("hycora", "hycora w/o HCL", "lora", "lora name only", "ind-lora")
@@ -54,14 +53,15 @@ class Study:
 REAL = "--config configs/smollm2-135m-en.json"
 CHINESE = "--config configs/qwen2.5-0.5b-zh.json"
 TINY = "--config configs/tiny.json"
-SHORT = "--splits role_specific --lambda-start-epoch 0.2 --precision bf16"   # bf16: on a CPU with AVX512-BF16 or AMX
+BF16 = "--lambda-start-epoch 0.2 --precision bf16"                           # bf16: on a CPU with AVX512-BF16 or AMX
+SHORT = f"--splits role_specific {BF16}"
 LINES = "--likelihood-limit 10000"                                           # every test line's
 BEST = {"lora": "--lr 0.006"}                    # as tiny-lr says; for the others, the 0.0035 of configs/tiny.json
 READ = f"--score-limit 100 {LINES}"                                          # and few answers
-BOTH = f"--lambda-start-epoch 0.2 --precision bf16 --epochs 1 --answers sampled --score-limit 200 {LINES}"
+BOTH = f"{BF16} --epochs 1 --answers sampled --score-limit 200 {LINES}"      # both splits, one answer to a question
 STUDIES = {
     # real models, a few hours of a core a run, or minutes of a GPU
-    "many-roles": Study(f"{REAL} {SHORT} {READ} --epochs 1", MANY, (1, 2), shots=(0, 4), page="many-roles",
+    "many-roles": Study(f"{REAL} {SHORT} {READ} --epochs 1", TEN, (1, 2), shots=(0, 4), page="many-roles",
                         question="SmolLM2-135M, 95 roles, few lines each: does sharing help?"),
     "many-lr": Study(f"{REAL} {SHORT} --score-limit 20 {LINES} --epochs 1", ("hycora", "ind-lora"),
                      points={lr: f"--lr {lr}" for lr in ("0.00025", "0.001", "0.002")}, page="many-roles",

@@ -74,23 +74,22 @@ def nats_difference_table(point):
 def named_from_table(rows):
     """How often a classifier names the role, in percent: from each method's answers, from the references (ceiling),
     from the question alone, and by chance."""
-    columns = list(dict.fromkeys((row["split"], row["language"]) for row in rows))
-    table = [["role named from", *(f"{split.replace('_', '-')}, {language}" for split, language in columns)]]
-    for text in dict.fromkeys(row["text"] for row in rows):
-        of = {(row["split"], row["language"]): row["accuracy"] for row in rows if row["text"] == text}
-        table.append([text, *(percent(of.get(column)) for column in columns)])
-    return table
+    return by_part("role named from", rows, lambda row: percent(row["accuracy"]))
 
 
 def named_from_difference_table(rows):
     """How much more often the role is named from each method's answers than from the first's, with its interval."""
-    compared = [row for row in rows if "minus" in row]
-    columns = list(dict.fromkeys((row["split"], row["language"]) for row in compared))
-    heads = [f"{split.replace('_', '-')}, {language}" for split, language in columns]
-    table = [["difference, 95 % interval", *heads]]
-    for text, minus in dict.fromkeys((row["text"], row["minus"]) for row in compared):
-        of = {(row["split"], row["language"]): change(row, row["n"], "+.1f") for row in compared if row["text"] == text}
-        table.append([f"{text} - {minus}", *(of.get(column, "-") for column in columns)])
+    compared = [row | {"text": f"{row['text']} - {row['minus']}"} for row in rows if "minus" in row]
+    return by_part("difference, 95 % interval", compared, lambda row: change(row, row["n"], "+.1f"))
+
+
+def by_part(title, rows, cell):
+    """{"text": name} rows against split and language, as rows of text, headings first; `cell` of each."""
+    columns = dict.fromkeys((row["split"], row["language"]) for row in rows)
+    table = [[title, *(f"{split.replace('_', '-')}, {language}" for split, language in columns)]]
+    for text in dict.fromkeys(row["text"] for row in rows):
+        of = {(row["split"], row["language"]): cell(row) for row in rows if row["text"] == text}
+        table.append([text, *(of.get(column, "-") for column in columns)])
     return table
 
 
@@ -132,13 +131,17 @@ def across_table(rows):
 
 
 def best_table(rows):
-    """Each method at its best point of a study (`best_of_each`), and what it has there over the first at its best."""
-    first = rows[0]["method"] if rows else "the first"
+    """Each method at its best point of a study (`best_of_each`, at least one row), and what it has there over the first
+    at its best; (edge): the first or the last of its points."""
+    first = rows[0]["method"]
     table = [["method", "best at", "nats per token", f"minus {first} at its best, 95 % interval"]]
     for row in rows:
-        of_all = [change(gain, gain["n"]) for gain in row["gains"] if gain["kind"] == "all"]
+        of_splits = [gain for gain in row["gains"] if gain["kind"] == "all"]
+        cells = [change(gain, gain["n"]) for gain in of_splits]
+        if len(cells) > 1:
+            cells = [f"{part_of(gain)}: {cell}" for gain, cell in zip(of_splits, cells)]
         at = f"{row['at']} (edge)" if row["edge"] else row["at"]
-        table.append([row["method"], at, number(row["right"], ".3f"), ", ".join(of_all) or "-"])
+        table.append([row["method"], at, number(row["right"], ".3f"), ", ".join(cells) or "-"])
     return table
 
 

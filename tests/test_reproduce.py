@@ -15,7 +15,7 @@ from checkpoint import load_run
 from data import Sample, load_rolebench
 from files import write_jsonl
 from selection import some_of_each
-from tools import add_role, new_role, tables
+from tools import add_role, gather, new_role, tables
 from tools.across import across, best_of_each
 from tools.compare import compare
 from tools.gather import rolegpt, short_commit
@@ -310,6 +310,16 @@ def test_each_method_at_its_own_best_point(tmp_path):
     rows = best_of_each(points, both)
     assert [(row["at"], row["right"]["mean"]) for row in rows] == [("few", 39.5), ("many", 41.5)]
     assert tables.best_table(rows)[2][3] == "general: +2.000 [+2.000, +2.000] *, role-specific: +2.000 [+2.000, +2.000] *"
+
+
+def test_the_nats_of_each_role_are_over_the_seeds_of_the_first_variant(tmp_path, monkeypatch):
+    """lora lacks a seed that hycora has, and is left out; before, one missing seed took the other from all. neeko has one more, which does not count."""
+    monkeypatch.setattr(gather, "training_lines", lambda run: {"A": 5})
+    folders = {name: [likelihoods_at(tmp_path / name / str(seed), "A", seed) for seed in seeds]
+               for name, seeds in (("hycora", (1, 2)), ("lora", (1,)), ("neeko", (1, 2, 3)))}
+    assert gather.by_role(folders) == {"lines": {"A": 5}, "nats": {"hycora": {"A": 29.5 + 1.5}, "neeko": {"A": 29.5 + 1.5}}}
+    (folders["lora"][0] / "likelihood.jsonl").unlink()
+    assert gather.by_role(folders) is None
 
 
 def points_without_scores():

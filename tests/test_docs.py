@@ -83,8 +83,7 @@ def test_every_link_leads_somewhere(page):
 
 
 # -------------------------------------------------------------------------------------------------------- figures
-@pytest.mark.parametrize("draw", [figures.architecture, figures.sharing, figures.batch, figures.parameters, figures.real_models,
-                                  figures.general, figures.contrastive_loss, figures.generated_a, figures.few_lines])
+@pytest.mark.parametrize("draw", figures.DRAWS)
 def test_the_figures_are_what_the_tool_draws(draw):
     path = figures.FOLDER / f"{draw.__name__.replace('_', '-')}.svg"
     assert path.read_text("utf8") == str(draw()), "stale: python -m tools.figures"

@@ -247,14 +247,21 @@ def test_a_study_says_what_went_wrong(study, tmp_path):
     assert len(messages) == 2 and all(f"lora/{n}.log" in message and "rolebench-zh" in message for n, message in enumerate(messages, 1))
 
 
+def likelihoods_at(folder, roles, nats, splits=("general",)):
+    """A run folder: 60 lines of each role, the i-th with `nats` + i; nats may be {role: nats}."""
+    folder.mkdir(parents=True)
+    of = nats if isinstance(nats, dict) else dict.fromkeys(roles, nats)
+    lines = [{"split": split, "role": role, "question": str(i), "right": of[role] + i, "wrong": [], "zero": 99.0}
+             for split in splits for role in roles for i in range(60)]
+    write_jsonl(folder / "likelihood.jsonl", lines)
+    return folder
+
+
 def test_what_a_method_gains_from_one_point_to_another(tmp_path):
     """On the lines that both read: role B is at one point only. 60 lines of A gain 0.5 nats at "b", 0.25 and 0.75 with two seeds."""
     def run(name, roles, nats):
-        folder = tmp_path / name
-        folder.mkdir(parents=True)
-        lines = [{"split": "general", "role": role, "question": str(i), "right": nats + i, "wrong": [], "zero": 99.0} for role in roles for i in range(60)]
-        write_jsonl(folder / "likelihood.jsonl", lines)
-        return folder
+        return likelihoods_at(tmp_path / name, roles, nats)
+
     (tmp_path / "unread").mkdir()
     points = {"a": {"hycora": [run("1", "A", 2)], "lora": [run("2", "A", 2)], "neeko": [tmp_path / "unread"]},
               "b": {"hycora": [run("3", "AB", 1.25), run("4", "AB", 1.75)], "neeko": [run("5", "A", 1)]}}
@@ -269,16 +276,6 @@ def test_what_a_method_gains_from_one_point_to_another(tmp_path):
     points["b"]["hycora"].pop()                            # one of them is at the first point only: the others, in pairs
     row, = across(points)
     assert (row["difference"], *row["interval"]) == pytest.approx((-1, -1, -1))
-
-
-def likelihoods_at(folder, roles, nats, splits=("general",)):
-    """A run folder: 60 lines of each role, the i-th with `nats` + i; nats may be {role: nats}."""
-    folder.mkdir(parents=True)
-    of = nats if isinstance(nats, dict) else dict.fromkeys(roles, nats)
-    lines = [{"split": split, "role": role, "question": str(i), "right": of[role] + i, "wrong": [], "zero": 99.0}
-             for split in splits for role in roles for i in range(60)]
-    write_jsonl(folder / "likelihood.jsonl", lines)
-    return folder
 
 
 def test_each_method_at_its_own_best_point(tmp_path):
@@ -313,7 +310,7 @@ def test_each_method_at_its_own_best_point(tmp_path):
 
 
 def test_the_nats_of_each_role_are_over_the_seeds_of_the_first_variant(tmp_path, monkeypatch):
-    """lora lacks a seed that hycora has, and is left out; before, one missing seed took the other from all. neeko has one more, which does not count."""
+    """lora lacks a seed that hycora has, and is left out; neeko has one more, which does not count."""
     monkeypatch.setattr(gather, "training_lines", lambda run: {"A": 5})
     folders = {name: [likelihoods_at(tmp_path / name / str(seed), "A", seed) for seed in seeds]
                for name, seeds in (("hycora", (1, 2)), ("lora", (1,)), ("neeko", (1, 2, 3)))}

@@ -156,6 +156,9 @@ def points_of(study):
     return read_json(ROOT / f"results/{study}.json")["points"]
 
 
+DRAWS = (architecture, sharing, batch, parameters, real_models, general, contrastive_loss, generated_a, few_lines)
+
+
 @one_line_errors("tools.figures")
 def main():
     """The command."""
@@ -164,8 +167,7 @@ def main():
     parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args()
 
-    draws = (architecture, sharing, batch, parameters, real_models, general, contrastive_loss, generated_a, few_lines)
-    figures = {draw.__name__.replace("_", "-"): draw() for draw in draws}
+    figures = {draw.__name__.replace("_", "-"): draw() for draw in DRAWS}
     if args.run:
         figures["similarity"] = similarity(args.run)
     figures["voice-and-fact"] = voice_and_fact(points_of("tiny")["all"])

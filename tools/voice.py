@@ -10,8 +10,8 @@ the role of each test line, from the answers of each run and from texts that put
     question, known the same with a classifier trained on training questions: all that the question gives away
     chance          always the role with most test lines
 
-`general` comes first, since all roles are asked the same there; a role-specific question often names its role. Wants
-scikit-learn.
+`general` comes first, since several roles are asked the same there; a role-specific question often names its role.
+Wants scikit-learn.
 """
 from console import Parser, counted, one_line_errors, render_table
 

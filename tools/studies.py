@@ -63,10 +63,10 @@ READ = f"--score-limit 100 {LINES}"                                          # a
 BOTH = f"{BF16} --epochs 1 --answers sampled --score-limit 200 {LINES}"      # both splits, one answer to a question
 STUDIES = {
     # real models, a few hours of a core a run, or minutes of a GPU
-    "many-roles": Study(f"{REAL} {SHORT} {READ} --epochs 1", TEN, (1, 2), shots=(0, 4), page="many-roles",
+    "many-roles": Study(f"{REAL} {SHORT} {READ} --epochs 1", TEN, (1, 2, 3), shots=(0, 4), page="many-roles",
                         question="SmolLM2-135M, 95 roles, few lines each: does sharing help?"),
-    "many-lr": Study(f"{REAL} {SHORT} {READ} --epochs 1", FIVE, page="many-roles",
-                     points={lr: f"--lr {lr}" for lr in ("0.00025", "0.0005", "0.001", "0.002")},
+    "many-lr": Study(f"{REAL} {SHORT} {READ} --epochs 1", FIVE, (1, 2), page="many-roles",
+                     points={lr: f"--lr {lr}" for lr in ("0.00025", "0.0005", "0.0007", "0.001", "0.002")},
                      question="95 roles at other learning rates: who is best, each at its own?"),
     "ten-roles": Study(f"{REAL} {SHORT} {READ} --role-subset 10 --epochs 1", (*TEN, OURS), (1, 2, 3), shots=(0, 4),
                        page="seeds", question="SmolLM2-135M, ten roles: which differences survive another seed?"),

@@ -15,7 +15,7 @@ from checkpoint import load_run
 from data import Sample, load_rolebench
 from files import write_jsonl
 from selection import some_of_each
-from tools import add_role, gather, new_role, tables
+from tools import add_role, gather, likelihoods, new_role, tables
 from tools.across import across, best_of_each
 from tools.compare import compare
 from tools.gather import rolegpt, short_commit
@@ -101,11 +101,13 @@ def test_points_that_are_not_run_here_stay(tmp_path):
     published = {"study": "s", "arguments": "--a", "torch": "1, 2", "points": {"low": point("old"), "high": point("old")},
                  "across": [row("low", "high"), row("low", "top")], "best": ["of three"]}
     result = published | {"torch": "2, 3", "points": {"top": point("new"), "high": point("new")}, "across": [row("high", "top")],    # not from the first
-                          "best": ["of two"]}
+                          "best": ["of two"], "at best": "of two"}
     found = with_published(result, published, ("low", "high", "top"))
     assert list(found["points"]) == ["low", "high", "top"] and found["torch"] == "1, 2, 3" and found["across"] == found["best"] == []
+    assert "at best" not in found
     whole = result | {"points": published["points"]}
-    assert with_published(whole, published, ("low", "high"))["best"] == ["of two"]
+    whole = with_published(whole, published, ("low", "high"))
+    assert whole["best"] == ["of two"] and whole["at best"] == "of two"
     assert [of["runs"] for of in found["points"].values()] == [{"old": {}}, {"new": {}}, {"new": {}}]
 
     path = tmp_path / "s.json"
@@ -279,18 +281,22 @@ def test_what_a_method_gains_from_one_point_to_another(tmp_path):
 
 
 def test_each_method_at_its_own_best_point(tmp_path):
-    """hycora in the middle, lora at the edge, where it is ahead by 0.25 in each of two seeds."""
+    """hycora in the middle, lora at the edge."""
     nats = {"hycora": {"low": 2, "mid": 1, "high": 1.5}, "lora": {"low": 3, "mid": 1.25, "high": 0.75}}
     points = {at: {name: [likelihoods_at(tmp_path / at / name / str(seed), "A", nats[name][at] + seed) for seed in range(2)] for name in nats}
               for at in ("low", "mid", "high")}
     both = ("hycora", "lora")
     mine, other = best_of_each(points, both)
-    assert (mine["method"], mine["at"], mine["edge"], mine["gains"]) == ("hycora", "mid", False, [])
+    assert (mine["method"], mine["at"], mine["edge"]) == ("hycora", "mid", False)
     assert mine["right"] == pytest.approx({"mean": 29.5 + 1.5, "std": 0.5 ** 0.5}) and (other["at"], other["edge"]) == ("high", True)
-    gain, = other["gains"]
-    assert (gain["difference"], *gain["interval"]) == pytest.approx((-0.25, -0.25, -0.25))
-    table = tables.best_table([mine, other])
-    assert table[1] == ["hycora", "mid", "31.000 ± 0.707", "-"] and table[2] == ["lora", "high (edge)", "30.750 ± 0.707", "-0.250 [-0.250, -0.250] *"]
+    ahead = {"difference": -0.25, "interval": (-0.5, -0.125)}
+    of_splits = [{"method": "lora", "minus": "hycora", "split": split, "kind": kind, "role": "all", "n": 60, "seeds": 2, **dict.fromkeys(likelihoods.COLUMNS, ahead)}
+                 for split, kind in (("general", "all"), ("general", "own"), ("role_specific", "all"))]
+    at_best = {"likelihood": {"rows": [], "differences": of_splits}, "rows": [], "differences": [], "runs": {}}
+    cell = "-0.250 [-0.500, -0.125] *"
+    table = tables.best_table([mine, other], at_best)
+    assert table[0][3:] == ["general, minus hycora at its best", "role-specific, minus hycora at its best"]
+    assert table[1:] == [["hycora", "mid", "31.000 ± 0.707", "-", "-"], ["lora", "high (edge)", "30.750 ± 0.707", cell, cell]]
     assert [row["method"] for row in best_of_each(points, both[::-1])] == ["lora", "hycora"]           # the study's first, not the file's
 
     # a point counts if all of its runs have likelihoods; without the first variant's there is nothing to compare with
@@ -298,15 +304,15 @@ def test_each_method_at_its_own_best_point(tmp_path):
     points["mid"]["hycora"].append(tmp_path / "unread")
     assert best_of_each(points, both)[0]["at"] == "high"
     assert best_of_each({"a": {"hycora": [tmp_path / "unread"], "lora": points["low"]["lora"]}}, both) == []
-    assert "Not compared" in results.tables_of("s", {"points": points_without_scores(), "arguments": "", "torch": ""})["s best"]
+    result = {"points": points_without_scores(), "arguments": "", "torch": ""}
+    assert "Not compared" in results.tables_of("s", result)["s best"]
+    texts = results.tables_of("s", result | {"best": [mine, other], "at best": at_best})
+    assert cell in texts["s best"] and {"s best differences", "s best likelihood", "s best voice"} <= texts.keys()
 
-    # an easy role that is at one point only does not make that point the best
-    points = {at: {"hycora": [likelihoods_at(tmp_path / at / "1", roles, {"A": a, "B": 0}, ("general", "role_specific"))]}
+    # points with other roles have no best one: an easy role that is at one of them only would make it the best
+    points = {at: {"hycora": [likelihoods_at(tmp_path / at / "1", roles, {"A": a, "B": 0})]}
               for at, roles, a in (("few", "A", 10), ("many", "AB", 11))}
-    points["many"]["lora"] = [likelihoods_at(tmp_path / "lora/1", "A", 12, ("general", "role_specific"))]
-    rows = best_of_each(points, both)
-    assert [(row["at"], row["right"]["mean"]) for row in rows] == [("few", 39.5), ("many", 41.5)]
-    assert tables.best_table(rows)[2][3] == "general: +2.000 [+2.000, +2.000] *, role-specific: +2.000 [+2.000, +2.000] *"
+    assert best_of_each(points, both) == []
 
 
 def test_the_nats_of_each_role_are_over_the_seeds_of_the_first_variant(tmp_path, monkeypatch):

@@ -1,5 +1,5 @@
-"""What the methods gain from one point of a study to another, such as from few training lines to many; and each at the
-point that is best for it, such as its own learning rate."""
+"""What the methods gain from one point of a study to another, such as from few training lines to many; and the point
+that is best for each, such as its own learning rate."""
 import statistics
 
 import numpy as np
@@ -24,15 +24,13 @@ def across(points):
 
 
 def best_of_each(points, variants):
-    """Each variant at its own best point, where it has the fewest nats per token as the right role, on the mean of its
-    runs and of the test lines that all runs of all points read; and its difference there to the first variant at that
-    one's best.
+    """Each variant's own best point, where it has the fewest nats per token as the right role, on the mean of its runs.
 
-    points: as for `across`. variants: those of the study; the others are compared with the first. Returns rows
-    {"method", "at", "edge", "right", "gains"}; none where the first has no likelihoods, or no line is common to all.
-    A point counts for a variant if all of its runs there have likelihoods. edge: the best point is the first or the
-    last of the variant's. right: `over_seeds` there. gains: the rows of `gains`, [] for the first variant. The point
-    is chosen on the lines that the difference is about, which favours, a little, whoever was run at more points.
+    points: as for `across`. variants: those of the study, in its order. Returns rows {"method", "at", "edge", "right"};
+    none where the first variant has no likelihoods, or the points were scored on different test lines, such as those of
+    two or of six roles. A point counts for a variant if all of its runs there have likelihoods. edge: the best point is
+    the first or the last of the variant's. right: `over_seeds` there. The point is chosen on the lines that methods are
+    then compared on, which favours, a little, whoever was run at more points.
     """
     read = {}                                    # {variant: {point: for each of its runs {test line: nats}}}
     for variant in variants:
@@ -40,23 +38,18 @@ def best_of_each(points, variants):
             runs = [nats_by_line(run) for run in of_variants.get(variant, [])]
             if runs and all(runs):
                 read.setdefault(variant, {})[at] = runs
-    every = [set(run) for at_points in read.values() for runs in at_points.values() for run in runs]
-    lines = set.intersection(*every) if every else set()
-    if variants[0] not in read or not lines:
+    lines = {frozenset(run) for at_points in read.values() for runs in at_points.values() for run in runs}
+    if variants[0] not in read or len(lines) > 1:
         return []
 
     rows = []
     for variant, at_points in read.items():
         means = {}
         for at, runs in at_points.items():
-            means[at] = [statistics.fmean(run[line] for line in lines) for run in runs]
+            means[at] = [statistics.fmean(run.values()) for run in runs]
         best = min(means, key=lambda at: statistics.fmean(means[at]))
-        over_first = []
-        if rows:
-            over_first = gains(points[rows[0]["at"]][variants[0]], points[best][variant])
         edge = best in (next(iter(means)), list(means)[-1])
-        rows.append({"method": variant, "at": best, "edge": edge, "right": over_seeds(means[best]),
-                     "gains": over_first})
+        rows.append({"method": variant, "at": best, "edge": edge, "right": over_seeds(means[best])})
     return rows
 
 

@@ -9,22 +9,22 @@ DASHES = ("none", "9 5", "2 4")         # of the methods of one colour
 ROUND = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), range(10, 100), range(100, 1000))       # digits, coarse to fine
 
 
-def curves(points, parts, x_title):
+def curves(points, parts, x_title, top=math.inf):
     """The nats of every method at every point of results/STUDY.json; a panel for each (split, kind) of `parts`.
 
     The scale of the nats is logarithmic. Vertical lines are the deviation over the seeds. The points are evenly spaced,
-    whatever their numbers are.
+    whatever their numbers are. A mean above `top` is left out; an arrow beside the method's name says so.
     """
     svg = Svg(830, 350, f"Nats per token of every method against {x_title}, lower is better.")
     width = 760 / len(parts)
     for i, (split, kind) in enumerate(parts):
-        lines = lines_of(points, split, kind)
+        lines = below(lines_of(points, split, kind), top)
         low, high = limits(lines)
         box = (62 + (width + 10) * i, 50, width - 170, 230)
         axes = Axes(svg, box, (-0.3, len(points) - 0.7), (math.log(low), math.log(high)))
         title = kind if kind != "all" else split.replace("_", "-")
         axes.draw(dict(enumerate(points)), ticks(low, high), x_title, f"{title}: nats")
-        kinds = [kind_of(method) for method in lines]
+        kinds = [kind_of(method.rstrip(" ↑")) for method in lines]
         for n, of_points in enumerate(lines.values()):
             draw_line(axes, of_points, kinds[n], DASHES[kinds[:n].count(kinds[n]) % len(DASHES)])
         names = {method: axes.at(0, math.log(max(of_points.items())[1][0]))[1] for method, of_points in lines.items()}
@@ -42,6 +42,15 @@ def lines_of(points, split, kind):
             if (row["split"], row["kind"], row["role"]) == (split, kind, "all"):
                 lines.setdefault(row["method"], {})[n] = (row["right"]["mean"], row["right"]["std"])
     return lines
+
+
+def below(lines, top):
+    """The lines without the points whose mean is above `top`; the name of a line that has one gets an arrow."""
+    shown = {}
+    for method, of_points in lines.items():
+        left = {n: mean for n, mean in of_points.items() if mean[0] <= top}
+        shown[method if len(left) == len(of_points) else f"{method} ↑"] = left
+    return shown
 
 
 def limits(lines):

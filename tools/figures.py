@@ -20,10 +20,12 @@ from tools.svg import Svg
 
 FOLDER = ROOT / "docs/figures"
 REAL = {"ten-roles": "English, 10 roles", "many-roles": "English, 95 roles", "five-roles-zh": "Chinese, 5 roles"}
-CURVES = {                              # studies with several points: parts of the test lines, what the points are
+CURVES = {                              # studies with several points: parts of the lines, title, highest nats
     "tiny-lr": ([("general", "all"), ("role_specific", "own")], "learning rate"),
     "tiny-rank": ([("general", "all"), ("role_specific", "own")], "rank"),
-    "ten-lr": ([("role_specific", "all")], "learning rate"),
+    "many-lr": ([("role_specific", "all")], "learning rate"),
+    "ten-lr": ([("role_specific", "all")], "learning rate", 1.95),
+    "general-lr": ([("general", "all"), ("role_specific", "all")], "learning rate"),
     "zh-lr": ([("role_specific", "all")], "learning rate"),
     "tiny-data": ([("general", "all"), ("role_specific", "own")], "lines per role and split"),
 }

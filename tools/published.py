@@ -33,7 +33,7 @@ def with_published(result, published, order):
     """A study's results, with the published ones of points that were not run here; order: that of the points.
 
     What compares points takes the runs of both: published rows of "across" go with a point that was run here, and
-    "best" is [] unless all points were.
+    "best" is [], and "at best" gone, unless all points were.
     """
     points = published["points"] | result["points"]
     torch = dict.fromkeys([*published["torch"].split(", "), *result["torch"].split(", ")])
@@ -43,7 +43,7 @@ def with_published(result, published, order):
     across += [row for row in result["across"] if row["from"] == next(iter(order))]
 
     # the best point of each method, which takes the runs of all
-    gone = published["points"].keys() - result["points"].keys()
-    best = [] if gone else result["best"]
-    return result | {"torch": ", ".join(torch), "across": across, "best": best,
+    if published["points"].keys() - result["points"].keys():
+        result = {key: value for key, value in result.items() if key != "at best"} | {"best": []}
+    return result | {"torch": ", ".join(torch), "across": across,
                      "points": {at: points[at] for at in [*order, *points] if at in points}}

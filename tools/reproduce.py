@@ -189,9 +189,11 @@ def main():
 
     # everything that is scored so far
     if points:
-        result = about | {"torch": made_with(points), "across": across(points),
-                          "best": best_of_each(points, study.variants) if len(points) > 1 else [],
+        best = best_of_each(points, study.variants) if len(points) > 1 else []
+        result = about | {"torch": made_with(points), "across": across(points), "best": best,
                           "points": {at: gather(of, answers[at]) for at, of in points.items()}}
+        if best:                             # one more point: each variant's runs at its own best one
+            result["at best"] = gather({row["method"]: points[row["at"]][row["method"]] for row in best})
         if published:
             result = with_published(result, published, study.points)
         RESULTS.mkdir(exist_ok=True)

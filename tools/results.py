@@ -6,9 +6,9 @@ A table goes between "<!-- table NAME -->" and "<!-- end -->". NAME is a study, 
 "nats" and "nats differences" (as the right role alone), "likelihood" (all of it), "kinds" (the facts of each kind of
 knowledge; of a study with several points, nats too), "voice" (what a classifier hears; if measured, each method minus
 the first), "scarcity" (HyCoRA's lead over independent LoRAs, and over a shared one, by a role's training lines), or, of
-a study with several points, "across" (from the first point to the others) and "best" (each method at the point that is
-best for it). "studies" are all studies, and how many of their runs are finished. "NAME of METHOD, METHOD" has these
-rows alone. None is typed.
+a study with several points, "across" (from the first point to the others), "best" (each method at the point that is
+best for it), "best differences", "best likelihood" and "best voice" (of these). "studies" are all studies, and how many
+of their runs are finished. "NAME of METHOD, METHOD" has these rows alone. None is typed.
 """
 from console import Parser, one_line_errors, render_table
 
@@ -55,15 +55,16 @@ def tables_of(name, result):
     if len(points) > 1:
         metrics = printed_metrics(next(iter(points.values()))["rows"])
         differences = [render_table(difference_curve_table(points, metric), True) for metric in metrics]
-        best = "Not compared: that takes the runs of all points at once."
-        if result.get("best"):
-            best = render_table(best_table(result["best"]), True)
-        return {name: f"{render_table(curve_table(points), True)}\n\n{conditions(result)}",
-                f"{name} differences": "\n\n".join(differences),
-                f"{name} kinds": render_table(curve_table(points, by_kind=True), True),
-                f"{name} nats differences": render_table(difference_curve_table(points), True),
-                f"{name} across": render_table(across_table(result.get("across", [])), True),
-                f"{name} best": best}
+        texts = {name: f"{render_table(curve_table(points), True)}\n\n{conditions(result)}",
+                 f"{name} differences": "\n\n".join(differences),
+                 f"{name} kinds": render_table(curve_table(points, by_kind=True), True),
+                 f"{name} nats differences": render_table(difference_curve_table(points), True),
+                 f"{name} across": render_table(across_table(result.get("across", [])), True),
+                 f"{name} best": "Not compared: that takes the runs of all points at once."}
+        if "at best" in result:
+            texts |= tables_of(f"{name} best", result | {"points": {"best": result["at best"]}})
+            texts[f"{name} best"] = render_table(best_table(result["best"], result["at best"]), True)
+        return texts
 
     (point,) = points.values()
     tables = {"": [score_table(point)], " differences": [difference_table(point)]}

@@ -75,7 +75,7 @@ STUDIES = {
                     question="ten roles at other learning rates: who is best, each at its own?"),
     "ten-general": Study(f"{REAL} {BOTH} --role-subset 10", GENERAL, (1, 2, 3), shots=(0, 4), page="general",
                          question="ten roles, both splits: whose voice is in answers to general questions?"),
-    "general-lr": Study(f"{REAL} {BOTH} --role-subset 10", FEW, (1, 2, 3), page="general",
+    "general-lr": Study(f"{REAL} {BOTH} --role-subset 10", FOUR, (1, 2, 3), page="general",
                         points={lr: f"--lr {lr}" for lr in ("0.00025", "0.0005", "0.001", "0.002")},
                         question="the same at other learning rates: who is best, each at its own?"),
     "five-roles-zh": Study(f"{CHINESE} {SHORT} {READ} --epochs 1", TEN, (1, 2, 3), shots=(0, 4), page="seeds",

@@ -130,18 +130,17 @@ def across_table(rows):
     return crossed("difference, 95 % interval", parts(named), named, lambda d: change(d, d["n"]))
 
 
-def best_table(rows):
-    """Each method at its best point of a study (`best_of_each`, at least one row), and what it has there over the first
-    at its best; (edge): the first or the last of its points."""
-    first = rows[0]["method"]
-    table = [["method", "best at", "nats per token", f"minus {first} at its best, 95 % interval"]]
+def best_table(rows, at_best):
+    """Each method at its best point of a study (`best_of_each`), and what it has there over the first at its best, in
+    nats per token of each split; (edge): the first or the last of its points. at_best: the point of these runs."""
+    differences = [d for d in whole_splits(at_best["likelihood"]["differences"]) if d["role"] == "all"]
+    splits = list(dict.fromkeys(d["split"] for d in differences))
+    heads = [f"{split.replace('_', '-')}, minus {rows[0]['method']} at its best" for split in splits]
+    table = [["method", "best at", "nats per token", *heads]]
     for row in rows:
-        of_splits = [gain for gain in row["gains"] if gain["kind"] == "all"]
-        cells = [change(gain, gain["n"]) for gain in of_splits]
-        if len(cells) > 1:
-            cells = [f"{part_of(gain)}: {cell}" for gain, cell in zip(of_splits, cells)]
+        of = {d["split"]: change(d["right"], d["n"]) for d in differences if d["method"] == row["method"]}
         at = f"{row['at']} (edge)" if row["edge"] else row["at"]
-        table.append([row["method"], at, number(row["right"], ".3f"), ", ".join(cells) or "-"])
+        table.append([row["method"], at, number(row["right"], ".3f"), *(of.get(split, "-") for split in splits)])
     return table
 
 

@@ -249,12 +249,12 @@ def test_a_study_says_what_went_wrong(study, tmp_path):
     assert len(messages) == 2 and all(f"lora/{n}.log" in message and "rolebench-zh" in message for n, message in enumerate(messages, 1))
 
 
-def likelihoods_at(folder, roles, nats, splits=("general",)):
+def likelihoods_at(folder, roles, nats):
     """A run folder: 60 lines of each role, the i-th with `nats` + i; nats may be {role: nats}."""
     folder.mkdir(parents=True)
     of = nats if isinstance(nats, dict) else dict.fromkeys(roles, nats)
-    lines = [{"split": split, "role": role, "question": str(i), "right": of[role] + i, "wrong": [], "zero": 99.0}
-             for split in splits for role in roles for i in range(60)]
+    lines = [{"split": "general", "role": role, "question": str(i), "right": of[role] + i, "wrong": [], "zero": 99.0}
+             for role in roles for i in range(60)]
     write_jsonl(folder / "likelihood.jsonl", lines)
     return folder
 

@@ -175,6 +175,8 @@ def test_the_curves_of_a_study():
     assert curves.ends(2.0, 0.5) == (1.5, 2.5) and curves.ends(2.0, None) == (2.0, 2.0) and curves.ends(2.0, 1.9) == (1.0, 3.9)
     assert [*curves.ticks(0.13, 5.3).values()] == ["0.2", "0.5", "1", "2", "5"] and [*curves.ticks(0.1551, 0.165).values()] == ["0.156", "0.158", "0.16", "0.162", "0.164"]
     assert curves.spread({"a": 10, "b": 12, "c": 100}) == {"a": 5, "b": 22, "c": 95}
+    cut = curves.below({"lora": {0: (1.0, None), 1: (3.0, 0.1)}, "hycora": {0: (2.0, None)}}, 2.0)
+    assert cut == {"lora ↑": {0: (1.0, None)}, "hycora": {0: (2.0, None)}}
     svg = str(curves.curves(points, [("general", "all")], "rank"))
     assert svg.count("<circle") == 5 and all(f">{text}</text>" in svg for text in (*lines, "8", "16", "rank", "general: nats"))
 

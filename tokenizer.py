@@ -17,7 +17,8 @@ LLAMA2 = ("{% for m in messages %}{% if m['role'] == 'user' %}[INST]"
           "<<SYS>>\n{{ messages[0]['content'] }}\n<</SYS>>\n\n{% endif %}{{ m['content'] }}[/INST]"
           "{% elif m['role'] == 'assistant' %}{{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}")
 TEMPLATES = {
-    # "plain", "llama2" and "chatglm2" follow the authors' code, without its spaces around an answer
+    # "plain", "llama2" and "chatglm2" follow the authors' code, without its spaces around an answer; where it puts a
+    # description (only their shared LoRA has one), docs/choices.md says how it differs
     "plain": "{% for m in messages %}{% if m['role'] == 'user' %}User: {{ m['content'] }}\nAssistant:"
              "{% elif m['role'] == 'system' %}{{ m['content'] }}\n"
              "{% else %}{{ m['content'] }}{{ eos_token }}\n{% endif %}{% endfor %}",

@@ -218,14 +218,18 @@ class Steps:
 
 
 def contrast_pairs(micro_batches):
-    """What Eq. 7 can compare in a step: `roles` per micro-batch (the mean), and over all of them the ordered
-    pairs of samples of one role (`positives`, beside each sample itself) and of two roles (`negatives`)."""
+    """What Eq. 7 can compare in a step: over all micro-batches the ordered pairs of samples of one role (`positives`,
+    beside each sample itself) and of two roles (`negatives`); and as the mean of the micro-batches how many `roles`
+    there are, and the `floor` of Eq. 7: the least that it can be, the mean of log |P(i)|, in nats."""
     roles = 0
     positives = 0
     negatives = 0
+    floor = 0.0
     for examples in micro_batches:
         counts = Counter(example.role_id for example in examples).values()
         roles += len(counts)
         positives += sum(n * (n - 1) for n in counts)
         negatives += sum(n * (len(examples) - n) for n in counts)
-    return {"roles": roles / len(micro_batches), "positives": positives, "negatives": negatives}
+        floor += sum(n * math.log(n) for n in counts) / len(examples)
+    return {"roles": roles / len(micro_batches), "positives": positives, "negatives": negatives,
+            "floor": round(floor / len(micro_batches), 4)}

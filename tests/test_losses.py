@@ -5,6 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from batches import contrast_pairs
+from data import Example
 from losses import (
     ContrastiveProjections,
     hyper_contrastive_loss,
@@ -51,6 +53,20 @@ def test_known_values_of_equation_seven():
     for wrong in ((same, same, torch.zeros(5)), (same, same[:, :3], torch.zeros(6))):
         with pytest.raises(ValueError, match="expected"):
             hyper_contrastive_loss(*wrong)
+
+
+def test_the_floor_in_the_log_is_the_least_that_equation_seven_can_be():
+    """At a low temperature, with every role's projections at one place and orthogonal to the others', the loss is the floor; no other
+    projections are below it. In batches of two sizes: the mean of both."""
+    batches = [[3, 1, 3, 3, 0, 1], [2, 2, 0]]
+    logged = contrast_pairs([[Example([1, 2], 1, role) for role in roles] for roles in batches])["floor"]
+    floors = []
+    for roles in map(torch.tensor, batches):
+        z = F.one_hot(roles, 4).double()
+        floors.append(hyper_contrastive_loss(z, z, roles, tau=0.01).item())
+        tried = [hyper_contrastive_loss(*torch.randn(2, len(roles), 4, dtype=torch.float64), roles, tau=0.01).item() for _ in range(50)]
+        assert min(tried) > floors[-1]
+    assert logged == pytest.approx(sum(floors) / 2, abs=1e-4) and logged > 0.5
 
 
 def test_gradient_of_equation_seven():

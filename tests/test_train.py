@@ -463,7 +463,7 @@ def test_two_processes_reach_the_weights_of_one_with_twice_the_batches(tmp_path)
     lines = [records(tmp_path / name / "metrics.jsonl") for name in ("one", "two")]
     assert len(lines[0]) == len(lines[1]) == 13
     for a, b in zip(*lines):
-        for key in ("ce", "contrastive", "lambda", "grad_norm", "tokens", "positives", "negatives", "roles", "epoch"):
+        for key in ("ce", "contrastive", "lambda", "grad_norm", "tokens", "positives", "negatives", "roles", "floor", "epoch"):
             assert (a[key] or 0) == pytest.approx(b[key] or 0, rel=1e-3, abs=1e-5), (key, a["step"])
     refused = run("--resume", tmp_path / "two", ok=False).stderr
     assert "2 processes" in refused and "torchrun --nproc_per_node 2" in refused

@@ -188,16 +188,19 @@ def bootstrap(values, resamples=1000, seed=0):
     return np.percentile(drawn @ values / n, (2.5, 97.5), axis=0).tolist()
 
 
-def bootstrap_difference(a, b, resamples=1000, seed=0, same_seeds=False):
+def bootstrap_difference(a, b, resamples=1000, seed=0, same_seeds=False, groups=None):
     """95 % interval of mean(a) - mean(b) by drawing test items and training seeds anew, together: (low, high).
 
     a (S_a, n), b (S_b, n): runs by items, which are paired. same_seeds: so are the runs, and a seed is drawn for both
     sides. A side of one run stays that run. With few runs it is somewhat too narrow: with S, their part of the variance
-    is (S - 1) / S of what it should be.
+    is (S - 1) / S of what it should be. groups: a name or number of each item, such as its question where several roles
+    are asked the same: items of one group are drawn as one. Default: each item is a group.
     """
     rng = np.random.default_rng(seed)
     n = np.shape(a)[1]
-    items = rng.multinomial(n, [1 / n] * n, resamples) / n                                 # (resamples, n) weights
+    names, group = np.unique(np.arange(n) if groups is None else groups, return_inverse=True)
+    drawn = rng.multinomial(len(names), [1 / len(names)] * len(names), resamples)[:, group]
+    items = drawn / drawn.sum(1, keepdims=True)                                            # (resamples, n) weights
     if same_seeds:                                                                         # one side: the differences
         a, b = np.subtract(a, b), np.zeros((1, n))
 

@@ -17,7 +17,7 @@ from files import write_jsonl
 from selection import some_of_each
 from tools import add_role, gather, likelihoods, new_role, tables
 from tools.across import across, best_of_each
-from tools.compare import compare
+from tools.compare import compare, over_seeds
 from tools.gather import rolegpt, short_commit
 from tools.published import read_published, with_published
 from tools.studies import STUDIES, Study
@@ -237,7 +237,7 @@ def test_rolegpt_is_scored_where_the_data_have_its_answers(tmp_path):
     assert row["method"] == f"RoleGPT ({len(mine)} lines)" and row["split"] == "role_specific"
     assert row["rougeL"]["mean"] == pytest.approx(100 * (len(mine) - 1) / len(mine), abs=1e-4)
     both = results.score_table({"rows": [{**row, "method": "hycora", "split": "general"}, row], "runs": {}})
-    assert both[2][1] == "-" and both[2][3] == f"{row['rougeL']['mean']:.1f}"                    # no answers in one split: a dash
+    assert both[2][1] == "-" and both[2][both[0].index("role-specific ROUGE-L")] == f"{row['rougeL']['mean']:.1f}"                    # no answers in one split: a dash
 
 
 def test_a_study_says_what_went_wrong(study, tmp_path):
@@ -278,6 +278,60 @@ def test_what_a_method_gains_from_one_point_to_another(tmp_path):
     points["b"]["hycora"].pop()                            # one of them is at the first point only: the others, in pairs
     row, = across(points)
     assert (row["difference"], *row["interval"]) == pytest.approx((-1, -1, -1))
+
+
+def test_what_runs_of_two_studies_gain_on_the_lines_that_both_read(tmp_path):
+    """Two pairs: A gains 0.5 nats with more roles in both seeds, then 1.5; what is one side's alone does not count."""
+    for name, roles, nats in (("ten/hycora", "A", 2), ("all/hycora", "AB", 1.5), ("ten/lora", "A", 3), ("all/lora", "AB", 1.5)):
+        for seed in range(2 + (name == "all/lora")):
+            likelihoods_at(tmp_path / name / str(seed), roles, nats + seed)
+    pairs = [arg for name in ("hycora", "lora") for arg in ("--pair", tmp_path / "ten" / name, tmp_path / "all" / name)]
+    heading, first, second, _, _, more, *_ = command("tools.gains", *pairs).stdout.splitlines()
+    assert first.split()[:5] == ["hycora", "general", "60", "2", "-0.500"] and "[-0.500, -0.500]" in first
+    assert second.split()[4] == "-1.500" and more.split()[:5] == ["lora", "-", "hycora", "general", "-1.000"] and "right role" in heading
+
+    likelihoods_at(tmp_path / "other/lora/7", "A", 1)
+    likelihoods_at(tmp_path / "B/lora/1", "B", 1)
+    for after, message in (("other/lora", "no seed is on both sides"), ("B/lora", "no test line in common"), ("ten", "no run with likelihoods")):
+        refused = command("tools.gains", "--pair", tmp_path / "ten/lora", tmp_path / after, ok=False).stderr
+        assert message in refused and len(refused.splitlines()) == 1
+
+
+def test_the_contrastive_loss_by_epoch_and_above_its_floor(tmp_path):
+    """Two seeds of two epochs; without lambda there is no loss, and old logs have no floor."""
+    def run(seed, first, **more):
+        lines = [{"epoch": epoch / 2, "contrastive": None if epoch < first else 1.5 + 0.1 * seed - 0.2 * epoch, "lambda": 0.3, "floor": 0.5} | more
+                 for epoch in range(4)]
+        (tmp_path / str(seed)).mkdir(exist_ok=True)
+        write_jsonl(tmp_path / str(seed) / "metrics.jsonl", lines)
+        return tmp_path / str(seed)
+
+    both = gather.contrast_by_epoch([run(1, 0), run(3, 0)])
+    assert both["1"]["loss"] == pytest.approx({"mean": 1.6, "std": 0.02 ** 0.5}) and both["2"]["loss"]["mean"] == pytest.approx(1.2)
+    assert both["2"]["floor"]["mean"] == 0.5 and both["2"]["weighted"]["mean"] == pytest.approx(0.3 * 0.7)
+    late = gather.contrast_by_epoch([run(1, 2)])
+    assert list(late) == ["2"] and late["2"]["loss"] == pytest.approx({"mean": 1.1, "std": None}, nan_ok=True)
+    assert gather.contrast_by_epoch([run(1, 9)]) == {}
+
+    table = tables.contrast_table({"runs": {"hycora": {"contrast": late}, "early": {"contrast": both}, "lora": {"contrast": {}}, "old": {}}})
+    assert table[1:] == [["hycora", "-", "1.100 (+0.600)", "0.1800"], ["early", "1.600 ± 0.141 (+1.100)", "1.200 ± 0.141 (+0.700)", "0.2100 ± 0.0424"],
+                         ["floor", "0.500 ± 0.000", "0.500 ± 0.000", "-"]]
+    assert tables.contrast_table({"runs": {"lora": {"contrast": {}}}}) is None
+
+
+def test_scores_of_a_whole_run_are_compared_over_the_seeds():
+    """Against scipy's t-test where both sides have as many seeds and the same variance; one seed has no interval."""
+    from scipy.stats import ttest_ind
+    values = {"hycora": [1.0, 2.0, 4.0], "lora": [7.5, 6.0, 9.0], "neeko": [3.0]}
+    runs = {name: {"loops": over_seeds(of), "minutes": over_seeds(of), "retrieval": None} for name, of in values.items()}
+    point = {"runs": runs, "rows": [{"method": name, "seeds": len(of)} for name, of in values.items()]}
+    head, *rows = tables.seeds_difference_table(point)
+    assert head[1:] == ["loops"] and rows[1] == ["neeko - hycora", "-"]
+    low, high = ttest_ind(values["lora"], values["hycora"]).confidence_interval()
+    found = [float(text) for text in re.findall(r"[-+][\d.]+", rows[0][1])]
+    assert found[0] == pytest.approx(31 / 6, abs=0.06)
+    assert found[2] - found[1] > high - low and found[2] - found[1] == pytest.approx((high - low) * 4.303 / 2.776, abs=0.15)
+    assert tables.seeds_difference_table({"runs": {"lora": {}}, "rows": [{"method": "lora", "seeds": 1}]}) is None
 
 
 def test_each_method_at_its_own_best_point(tmp_path):

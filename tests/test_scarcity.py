@@ -6,7 +6,7 @@ import pytest
 from conftest import SEED, command, write_rolebench
 
 from files import write_jsonl
-from tools.scarcity import correlation, spearman
+from tools.scarcity import correlation, ranks, spearman
 
 
 def test_the_correlation_is_scipys():
@@ -15,7 +15,10 @@ def test_the_correlation_is_scipys():
     for _ in range(20):
         x, y = rng.integers(6, size=30), rng.normal(size=30)             # with ties
         assert spearman(x, y) == pytest.approx(scipy.spearmanr(x, y).statistic)
-    assert np.isnan(spearman([1, 1], [1, 2]))
+        z = x + rng.normal(size=30)                                      # partial: what is left of the ranks after a line through those of z
+        left = [r - np.polyval(np.polyfit(ranks(z), r, 1), ranks(z)) for r in (ranks(x), ranks(y))]
+        assert spearman(x, y, z) == pytest.approx(np.corrcoef(*left)[0, 1])
+    assert np.isnan(spearman([1, 1], [1, 2])) and np.isnan(spearman([1, 2, 3], [1, 3, 2], [4, 4, 4]))
     found, (low, high) = correlation(np.arange(40), -np.arange(40) + rng.normal(size=40))
     assert low <= found <= high < -0.9
 
@@ -38,7 +41,7 @@ def test_the_lead_of_the_roles_with_few_lines(tmp_path):
                 for i, role in enumerate(names) for q in "ab"]
         write_jsonl(run / "likelihood.jsonl", read)
     done = command("tools.scarcity", "--runs", *runs)
-    assert "mean lead over 6 roles: +0.3500 [+0.2" in done.stdout
+    assert "mean lead over 6 roles: +0.3500 [+0.2" in done.stdout and "above 0 in 6;" in done.stdout
     assert "1 to 2" in done.stdout and "+0.5500" in done.stdout and "correlation of training lines and lead: -1.00" in done.stdout
 
     # what cannot be compared or correlated

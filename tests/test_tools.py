@@ -164,7 +164,7 @@ def test_compare_counts_facts_and_keeps_kinds_apart(tmp_path):
     assert "*" not in render_table(differences)                          # of two items an interval is too sure of itself
     point = {"rows": result["rows"], "differences": result["differences"], "runs": {}}
     assert kind_table(point) == [["right facts, percent", "own", "town"], ["a", "100.0", "0.0"], ["b", "100.0", "100.0"]]
-    assert score_table(point)[0][1:5] == ["general ROUGE-L", "general fact", "role-specific ROUGE-L", "role-specific fact"]
+    assert score_table(point)[0][2:5] == ["general BLEU-4", "general fact", "role-specific ROUGE-L"]
     assert len(score_table(point)) == 3 and len(paper_table(result, 1)) == 3
 
 
@@ -249,6 +249,24 @@ def test_likelihoods_are_compared_on_the_seeds_that_both_have(tmp_path):
             write_likelihoods(paths[-1] / "likelihood.jsonl", dict.fromkeys(ITEMS, seed + more))
     for d in compare(paths)["likelihood"]["differences"]:
         assert (d["right"]["difference"], *d["right"]["interval"]) == pytest.approx((0.5, 0.5, 0.5)) and d["seeds"] == 2
+
+
+def test_intervals_by_question_are_wider_where_roles_are_asked_the_same(tmp_path):
+    """Twelve questions to four roles: what a run gains depends on the question alone, so that lines are not independent."""
+    items = [("general", role, f"q{n}") for n in range(12) for role in "ABCD"]
+    for name, gain in (("lora", 0), ("hycora", 1)):
+        run = fake_run(tmp_path / name, name, {item: 50.0 + gain * int(item[2][1:]) for item in items}, seed=1)
+        write_jsonl(run / "likelihood.jsonl", [{"split": s, "role": r, "question": q, "right": 2 - gain * int(q[1:]) / 10, "wrong": [], "zero": 9.0}
+                                               for s, r, q in items])
+    found = {}
+    for by_question in (False, True):
+        result = compare([tmp_path / "lora", tmp_path / "hycora"], by_question=by_question)
+        for measure, (row,) in (("rougeL", result["differences"]), ("right", result["likelihood"]["differences"])):
+            low, high = row[measure]["interval"]
+            found[by_question, measure] = high - low
+    for measure in ("rougeL", "right"):
+        assert 1.5 < found[True, measure] / found[False, measure] < 2.5                          # four equal lines to a question
+    assert "differences" in command("tools.compare", "--by-question", "--format", "json", "--runs", tmp_path / "lora").stdout
 
 
 def test_seeds_of_two_machines_are_one_row(tmp_path):

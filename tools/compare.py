@@ -1,6 +1,6 @@
 """Runs side by side, and whether their differences exceed what the choice of test items explains.
 
-    python -m tools.compare --runs runs/lora runs/hycora-1 runs/hycora-2 [--per-role] [--format markdown|json]
+    python -m tools.compare --runs runs/lora runs/hycora-1 runs/hycora-2 [--per-role] [--by-question]
     python -m tools.compare --runs runs/ind-lora runs/hycora --table 3             # in the shape of the paper's
 
 A row is a method on a split: runs that differ only in their seed are one row, their mean and standard deviation. The
@@ -12,7 +12,8 @@ of a right answer, "fact" is the percentage of right answers, and each kind of k
 
 The interval of a difference is a bootstrap over test items and seeds together: it shows how far other questions and
 other seeds could move it. Two methods are compared seed by seed, on the seeds that both were trained with, if there are
-any. With a single seed it covers the questions only.
+any. With a single seed it covers the lines only. --by-question draws questions in place of lines: in `general` several
+roles are asked the same, and their lines are not independent.
 """
 from console import Parser, one_line_errors, render_table
 
@@ -50,10 +51,16 @@ def pair_up(seeds, others):
     return [seeds.index(seed) for seed in both], [others.index(seed) for seed in both], True
 
 
-def summary(values):
-    """`over_seeds` of the means of values (seeds, items), on the items that have a value; None without any."""
+def summary(values, groups):
+    """`over_seeds` of the means of values (seeds, items), on the items that have a value, with their "interval"; None
+    without any."""
     known = ~np.isnan(values).any(0)
-    return over_seeds(values[:, known].mean(1).tolist()) if known.any() else None
+    if not known.any():
+        return None
+    values = values[:, known]
+    nothing = np.zeros((1, values.shape[1]))
+    interval = bootstrap_difference(values, nothing, groups=groups[known])
+    return over_seeds(values.mean(1).tolist()) | {"interval": interval}
 
 
 def over_seeds(values):
@@ -63,46 +70,53 @@ def over_seeds(values):
     return {"mean": statistics.mean(values), "std": statistics.stdev(values) if len(values) > 1 else None}
 
 
-def difference(values, others, same_seeds=False):
-    """{"difference", "interval"} of two methods' values (seeds, items); None without any."""
+def difference(values, others, same_seeds=False, groups=None):
+    """{"difference", "interval"} of two methods' values (seeds, items); None without any. groups: `drawn_together`."""
     known = ~np.isnan(values).any(0) & ~np.isnan(others).any(0)
     if not known.any():
         return None
     values = values[:, known]
     others = others[:, known]
-    return {"difference": (values.mean() - others.mean()).item(),
-            "interval": bootstrap_difference(values, others, same_seeds=same_seeds)}
+    groups = groups if groups is None else groups[known]
+    interval = bootstrap_difference(values, others, same_seeds=same_seeds, groups=groups)
+    return {"difference": (values.mean() - others.mean()).item(), "interval": interval}
 
 
-def side_by_side(groups, columns, chosen_items, pairs):
+def drawn_together(items, by_question):
+    """The groups of items for `bootstrap_difference`: their questions, or each item its own."""
+    return np.array([question for _, _, question, _ in items]) if by_question else np.arange(len(items))
+
+
+def side_by_side(methods, columns, chosen_items, pairs, groups):
     """{"rows", "differences"}: a `summary` of each column for each method, and its `difference` to the first method.
 
-    groups: {method: values (seeds, items, columns)}, NaN where an item has none. chosen_items: `selections`.
-    pairs: {method: `pair_up` with the first}. Intervals draw items and seeds anew, together.
+    methods: {method: values (seeds, items, columns)}, NaN where an item has none. chosen_items: `selections`.
+    pairs: {method: `pair_up` with the first}. groups: `drawn_together`. Intervals draw these and seeds anew, together.
     """
     rows = []
     differences = []
-    reference = next(iter(groups))
+    reference = next(iter(methods))
     for where, chosen in chosen_items:
-        for name, of_method in groups.items():
+        of_chosen = groups[chosen]
+        for name, of_method in methods.items():
             values = of_method[:, chosen]
             row = {"method": name, **where, "n": len(chosen), "seeds": len(values)}
             for c, column in enumerate(columns):
-                row[column] = summary(values[..., c])
+                row[column] = summary(values[..., c], of_chosen)
             rows.append(row)
 
             if name != reference:
                 mine, theirs, paired = pairs[name]
                 values = values[mine]
-                others = groups[reference][theirs][:, chosen]
+                others = methods[reference][theirs][:, chosen]
                 row = {"method": name, "minus": reference, **where, "n": len(chosen), "seeds": len(mine)}
                 for c, column in enumerate(columns):
-                    row[column] = difference(values[..., c], others[..., c], paired)
+                    row[column] = difference(values[..., c], others[..., c], paired, of_chosen)
                 differences.append(row)
     return {"rows": rows, "differences": differences}
 
 
-def likelihoods_of(groups, per_role, pairs):
+def likelihoods_of(groups, per_role, pairs, by_question):
     """`side_by_side` in nats of the methods of which every run has likelihoods; None where the first one has not.
     ValueError unless they are of the same lines."""
     measured = {name: runs for name, runs in groups.items() if all(run.read for run in runs)}
@@ -115,19 +129,21 @@ def likelihoods_of(groups, per_role, pairs):
             raise ValueError(f"the likelihoods of {name} are of other test lines than those of {first}: measure both "
                              f"on the same lines")
     values = {name: np.stack([run.read[1] for run in runs]) for name, runs in measured.items()}
-    return side_by_side(values, COLUMNS, selections(items, per_role), pairs)
+    return side_by_side(values, COLUMNS, selections(items, per_role), pairs, drawn_together(items, by_question))
 
 
-def compare(paths, per_role=False, names=None):
+def compare(paths, per_role=False, names=None, by_question=False):
     """{"rows": [...], "differences": [...], "provenance": {method: [...]}}, in percent; differences to the first. With
-    "likelihood", {"rows", "differences"} in nats, where it was measured. names: as for `grouped`."""
+    "likelihood", {"rows", "differences"} in nats, where it was measured. names: as for `grouped`. by_question: as for
+    `drawn_together`."""
     groups = grouped(paths, names)
     reference = next(iter(groups))
     seeds = {name: [run.seed for run in runs] for name, runs in groups.items()}
     pairs = {name: pair_up(of_method, seeds[reference]) for name, of_method in seeds.items()}
 
     values = {name: np.stack([run.scores for run in runs]) for name, runs in groups.items()}
-    result = side_by_side(values, TITLES, selections(groups[reference][0].items, per_role), pairs)
+    items = groups[reference][0].items
+    result = side_by_side(values, TITLES, selections(items, per_role), pairs, drawn_together(items, by_question))
     for row in result["rows"]:
         runs = groups[row["method"]]
         speeds = [run.tokens_per_s for run in runs if run.tokens_per_s]
@@ -135,7 +151,7 @@ def compare(paths, per_role=False, names=None):
         row["tokens_per_s"] = statistics.median(speeds) if speeds else None
 
     result["provenance"] = {name: [run.by for run in runs] for name, runs in groups.items()}
-    if likelihoods := likelihoods_of(groups, per_role, pairs):
+    if likelihoods := likelihoods_of(groups, per_role, pairs, by_question):
         result["likelihood"] = likelihoods
     return result
 
@@ -146,10 +162,11 @@ def main():
     parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", nargs="+", required=True, metavar="RUN", help="run folders, or files of predictions")
     parser.add_argument("--per-role", action="store_true", help="a row for each role too")
+    parser.add_argument("--by-question", action="store_true", help="intervals draw questions anew in place of lines")
     parser.add_argument("--table", type=int, choices=(1, 2, 3, 5), help="in the shape of this table of the paper")
     parser.add_argument("--format", choices=("text", "markdown", "json"), default="text")
     args = parser.parse_args()
-    result = compare(args.runs, args.per_role or args.table == 3)
+    result = compare(args.runs, args.per_role or args.table == 3, by_question=args.by_question)
     if args.format == "json":
         return print(json.dumps(result, ensure_ascii=False, indent=1))
     shown = [paper_table(result, args.table)] if args.table else tables(result)

@@ -1,5 +1,6 @@
 """The runs of a study put together, for tools.reproduce: scores compared, how distinct the roles are, what it cost."""
 import functools
+import itertools
 import statistics
 from importlib.util import find_spec
 
@@ -20,6 +21,22 @@ def minutes(run):
     """How long a run trained, at its usual speed: whatever interrupted it does not count."""
     lines = [line for _, line in read_jsonl(run / "metrics.jsonl")]
     return sum(line["tokens"] for line in lines) / statistics.median(line["tokens_per_s"] for line in lines) / 60
+
+
+def contrast_by_epoch(runs):
+    """{"1": {"loss", "floor", "weighted"}, ...}: for each epoch of runs with a contrastive loss the means of Eq. 7, of
+    the least that it could be in those batches, and of what Eq. 6 adds above that, lambda (loss - floor), as
+    `over_seeds`. Runs whose metrics.jsonl has no floor are left out."""
+    epochs = {}
+    for run in runs:
+        lines = [line for _, line in read_jsonl(run / "metrics.jsonl")]
+        with_loss = [line for line in lines if line["contrastive"] is not None and "floor" in line]
+        for epoch, of_epoch in itertools.groupby(with_loss, lambda line: str(int(line["epoch"]) + 1)):
+            rows = [(line["contrastive"], line["floor"], line["lambda"] * (line["contrastive"] - line["floor"]))
+                    for line in of_epoch]
+            epochs.setdefault(epoch, []).append(np.mean(rows, 0).tolist())
+    return {epoch: dict(zip(("loss", "floor", "weighted"), map(over_seeds, zip(*means))))
+            for epoch, means in epochs.items()}
 
 
 def rolegpt(config):
@@ -68,6 +85,7 @@ def about_runs(runs):
             "retrieval": over_seeds([100 * share for share in retrievals]),
             "retrieval, read as another": over_seeds([100 * share for share in by_reader]),
             "loops": over_seeds(loops),
+            "contrast": contrast_by_epoch(runs),
             "minutes": over_seeds([minutes(run) for run in runs]),
             "commits": sorted({short_commit(run) for run in runs})}
 

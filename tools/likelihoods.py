@@ -48,18 +48,19 @@ def values_of(right, wrong, zero):
     return right, sum(wrong) / len(wrong) - right, zero - right, 100.0 * (right < min(wrong))
 
 
-def likelihood_tables(found):
-    """The two tables of likelihoods side by side as rows of text, headings first."""
+def likelihood_tables(found, gains=("wrong - right", "zero - right")):
+    """The two tables of likelihoods side by side as rows of text, headings first. gains: as for `method_tables`."""
     columns = {"right": ("right role", ".3f"), "wrong - right": ("wrong - right", ".3f"),
                "zero - right": ("zero - right", ".3f"), "role accuracy": ("role accuracy", ".1f")}
-    return method_tables(found, "nats per token", "lines", columns)
+    return method_tables(found, "nats per token", "lines", columns, gains=gains)
 
 
-def method_tables(found, title, count, columns, keys=("split",)):
+def method_tables(found, title, count, columns, keys=("split",), gains=()):
     """The rows of `tools.compare.side_by_side`, and its differences if there are any, as text, headings first.
 
     title, count: headings of the methods and of the number of items. columns: {column: (heading, format)}. keys: what
-    a row is about; "role" and "kind" too where rows differ in them.
+    a row is about; "role" and "kind" too where rows differ in them. gains: columns that are differences themselves, so
+    that their means are shown with the interval that they have.
     """
     differ = [key for key in ("role", "kind") if any(row[key] != "all" for row in found["rows"])]
     keys = [*keys, *(key for key in differ if key not in keys)]
@@ -67,7 +68,7 @@ def method_tables(found, title, count, columns, keys=("split",)):
 
     rows = [[title, *keys, count, "seeds", *headings]]
     for row in found["rows"]:
-        cells = [number(row[column], form) for column, (_, form) in columns.items()]
+        cells = [number(row[column], form, column in gains) for column, (_, form) in columns.items()]
         rows.append([row["method"], *(row[key] for key in keys), str(row["n"]), str(row["seeds"]), *cells])
 
     differences = [["difference, 95 % interval", *keys, *headings]]
@@ -77,12 +78,17 @@ def method_tables(found, title, count, columns, keys=("split",)):
     return [table for table in (rows, differences) if len(table) > 1]
 
 
-def number(found, form):
-    """A mean with its deviation over the seeds, as text."""
+def number(found, form, interval=False):
+    """A mean with its deviation over the seeds, as text; and with its 95 % interval, if asked and known."""
     if found is None:
         return "-"
-    deviation = "" if found["std"] is None else f" ± {found['std']:{form}}"
-    return f"{found['mean']:{form}}{deviation}"
+    text = f"{found['mean']:{form}}"
+    if found["std"] is not None:
+        text += f" ± {found['std']:{form}}"
+    if interval and "interval" in found:
+        low, high = found["interval"]
+        text += f" [{low:{form}}, {high:{form}}]"
+    return text
 
 
 def change(found, n, form="+.3f"):

@@ -163,7 +163,7 @@ def lead_panels(panels):
     """A panel for each of {title: (method, `tools.scarcity.leads`)}: a dot for a role, and a line for each third of the
     roles, at its mean lead and from its fewest to its most training lines."""
     svg = Svg(830, 380, "HyCoRA's lead in nats per token over other methods, by the training lines of a role.")
-    ends = [lead for _, rows in panels.values() for _, _, lead in rows]
+    ends = [lead for _, rows in panels.values() for _, _, lead, _ in rows]
     low, high = 1.1 * min(0, *ends), 1.1 * max(0, *ends)
     width = 700 / len(panels)
     for i, (title, (method, rows)) in enumerate(panels.items()):
@@ -172,10 +172,10 @@ def lead_panels(panels):
                   "nats ahead" if i == 0 else "")
         svg.text(axes.left + axes.width / 2, 25, title, weight="600")
         svg.path(axes.at(60, 0), axes.at(270, 0), arrow=False, dashed=True)
-        for _, lines, lead in rows:
+        for _, lines, lead, _ in rows:
             svg.dot(*axes.at(lines, lead), kind_of(method), hollow=True)
         for third in thirds(rows):
-            mean = sum(lead for _, _, lead in third) / len(third)
+            mean = sum(lead for _, _, lead, _ in third) / len(third)
             svg.curve([axes.at(third[0][1], mean), axes.at(third[-1][1], mean)], "generated")
     return svg
 

@@ -5,10 +5,11 @@
 A table goes between "<!-- table NAME -->" and "<!-- end -->". NAME is a study, or with a word after it: "differences",
 "nats" and "nats differences" (as the right role alone), "likelihood" (all of it), "kinds" (the facts of each kind of
 knowledge; of a study with several points, nats too), "voice" (what a classifier hears; if measured, each method minus
-the first), "scarcity" (HyCoRA's lead over independent LoRAs, and over a shared one, by a role's training lines), or, of
-a study with several points, "across" (from the first point to the others), "best" (each method at the point that is
-best for it), "best differences", "best likelihood" and "best voice" (of these). "studies" are all studies, and how many
-of their runs are finished. "NAME of METHOD, METHOD" has these rows alone. None is typed.
+the first), "contrast" (Eq. 7 by epoch, and its floor), "scarcity" (HyCoRA's lead over independent LoRAs, and over a
+shared one, by a role's training lines), or, of a study with several points, "across" (from the first point to the
+others), "best" (each method at the point that is best for it), "best differences", "best likelihood" and "best voice"
+(of these). "studies" are all studies, and how many of their runs are finished. "NAME of METHOD, METHOD" has these rows
+alone. None is typed.
 """
 from console import Parser, one_line_errors, render_table
 
@@ -21,6 +22,7 @@ from tools.studies import STUDIES, VARIANTS
 from tools.tables import (
     across_table,
     best_table,
+    contrast_table,
     curve_table,
     difference_curve_table,
     difference_table,
@@ -31,6 +33,7 @@ from tools.tables import (
     nats_table,
     printed_metrics,
     score_table,
+    seeds_difference_table,
 )
 
 RESULTS = ROOT / "results"
@@ -68,12 +71,16 @@ def tables_of(name, result):
 
     (point,) = points.values()
     tables = {"": [score_table(point)], " differences": [difference_table(point)]}
+    if over_seeds := seeds_difference_table(point):
+        tables[" differences"].append(over_seeds)
     if "likelihood" in point:
         tables[" nats"] = [nats_table(point)]
         tables[" nats differences"] = [nats_difference_table(point)]
         tables[" likelihood"] = likelihood_tables(point["likelihood"])
     if kinds := kind_table(point):
         tables[" kinds"] = [kinds]
+    if contrast := contrast_table(point):
+        tables[" contrast"] = [contrast]
     texts = {}
     for mark, of in tables.items():
         texts[name + mark] = "\n\n".join(render_table(table, True) for table in of)

@@ -4,7 +4,8 @@
 
 The lead of the second run is by how many nats per token it is better on a role's references. If sharing helps where
 data are scarce, the lead grows as a role has fewer training lines: Spearman's rank correlation over the roles is below
-0. Its 95 % interval, and that of the mean lead, resamples the roles.
+0. As roles with more lines may be the harder ones, there is a partial one too, "between roles of equal difficulty",
+given the mean nats of both runs. The 95 % intervals, also that of the mean lead, draw the roles anew.
 """
 from console import Parser, counted, one_line_errors, render_table
 
@@ -39,8 +40,8 @@ def training_lines(run):
 
 
 def leads(lines, first, second):
-    """[(role, training lines, lead of the second in nats)], by lines, of two methods' {role: nats}."""
-    rows = [(role, lines[role], first[role] - second[role]) for role in first]
+    """[(role, training lines, lead of the second, mean of both)] in nats, by lines, of two methods' {role: nats}."""
+    rows = [(role, lines[role], first[role] - second[role], (first[role] + second[role]) / 2) for role in first]
     return sorted(rows, key=lambda row: (row[1], row[0]))
 
 
@@ -60,11 +61,16 @@ def lead_table(rows, name):
 
 def describe(rows):
     """The mean lead and its rank correlation with the training lines, with intervals over the roles, as a line."""
-    _, lines, lead = zip(*rows)
+    _, lines, lead, difficulty = zip(*rows)
+    ahead = sum(nats > 0 for nats in lead)
     low, high = bootstrap(lead)
-    found, (lowest, highest) = correlation(lines, lead)
-    return (f"mean lead over {len(rows)} roles: {sum(lead) / len(lead):+.4f} [{low:+.4f}, {high:+.4f}]; "
-            f"rank correlation of training lines and lead: {found:+.2f} [{lowest:+.2f}, {highest:+.2f}]")
+    text = f"mean lead over {len(rows)} roles: {np.mean(lead):+.4f} [{low:+.4f}, {high:+.4f}], above 0 in {ahead}"
+
+    for what, columns in (("rank correlation of training lines and lead", (lines, lead)),
+                          ("between roles of equal difficulty", (lines, lead, difficulty))):
+        found, (low, high) = correlation(*columns)
+        text += f"; {what}: {found:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return text
 
 
 def ranks(values):
@@ -75,22 +81,24 @@ def ranks(values):
     return below + (equal - 1) / 2
 
 
-def spearman(x, y):
-    """Spearman's rank correlation; NaN if one side is constant."""
+def spearman(x, y, given=None):
+    """Spearman's rank correlation of x and y, or the partial one given a third; NaN if one of them is constant."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.corrcoef(ranks(x), ranks(y))[0, 1])
+        if given is None:
+            return float(np.corrcoef(ranks(x), ranks(y))[0, 1])
+        xy, xz, yz = spearman(x, y), spearman(x, given), spearman(y, given)
+        return float((xy - xz * yz) / np.sqrt((1 - xz ** 2) * (1 - yz ** 2)))
 
 
-def correlation(lines, leads, resamples=1000, seed=0):
-    """(Spearman's correlation of lines and leads, its 95 % interval by drawing the roles anew)."""
-    lines = np.asarray(lines)
-    leads = np.asarray(leads)
+def correlation(*columns, resamples=1000, seed=0):
+    """(`spearman` of two or three columns, its 95 % interval by drawing the roles anew)."""
+    columns = np.asarray(columns, dtype=float)
     rng = np.random.default_rng(seed)
     drawn = []
     for _ in range(resamples):
-        chosen = rng.integers(len(lines), size=len(lines))
-        drawn.append(spearman(lines[chosen], leads[chosen]))
-    return spearman(lines, leads), np.nanpercentile(drawn, (2.5, 97.5)).tolist()
+        chosen = rng.integers(columns.shape[1], size=columns.shape[1])
+        drawn.append(spearman(*columns[:, chosen]))
+    return spearman(*columns), np.nanpercentile(drawn, (2.5, 97.5)).tolist()
 
 
 def scarcity(first, second):

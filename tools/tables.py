@@ -1,6 +1,11 @@
 """The tables of the results as rows of text, each from a point of results/STUDY.json."""
-from tools.likelihoods import change, number
+import math
+
+from tools.likelihoods import FEW_ITEMS, change, number
 from tools.scored_runs import TITLES
+
+OF_A_RUN = ("as the wrong role", "role accuracy", "retrieval", "retrieval, read as another", "loops", "minutes")
+STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}      # 97.5 % quantiles of Student's t, by the number of seeds
 
 
 def percent(found):
@@ -14,8 +19,8 @@ def whole_splits(rows):
 
 
 def printed_metrics(rows):
-    """The metrics that the tables show: ROUGE-L, and facts where there are any, else BLEU-4."""
-    return ("rougeL", "fact") if any(r["fact"] for r in rows) else ("rougeL", "bleu4")
+    """The metrics that the tables show: ROUGE-L, BLEU-4, and facts where there are any."""
+    return ("rougeL", "bleu4", "fact") if any(r["fact"] for r in rows) else ("rougeL", "bleu4")
 
 
 def nats_of(point):
@@ -34,8 +39,7 @@ def score_table(point):
     splits = list(dict.fromkeys(r["split"] for r in rows))
     metrics = printed_metrics(rows)
     nats = nats_of(point)
-    columns = ("as the wrong role", "role accuracy", "retrieval", "retrieval, read as another", "loops", "minutes")
-    more = [m for m in columns if any(run.get(m) for run in runs.values())]
+    more = [m for m in OF_A_RUN if any(run.get(m) for run in runs.values())]
     names = [split.replace("_", "-") for split in splits]
     heads = [f"{name} nats" for name in names if nats]
     heads += [f"{name} {TITLES[metric]}" for name in names for metric in metrics]
@@ -122,6 +126,51 @@ def difference_table(point):
         cells = [change(of[split][metric], of[split]["n"], "+.1f") for split, metric in columns]
         table.append([f"{method} - {minus}", *cells])
     return table
+
+
+def seeds_difference_table(point):
+    """What each method has over the first in the scores of which a run keeps one number; None without any. The
+    intervals are over the seeds alone: Student's, with the variances of both sides and the degrees of freedom of the
+    side with fewer seeds."""
+    runs = point["runs"]
+    first = next(iter(runs), None)
+    shown = [m for m in OF_A_RUN if m not in ("role accuracy", "minutes") and first and runs[first].get(m)]
+    if not shown:
+        return None
+
+    seeds = {row["method"]: row["seeds"] for row in point["rows"]}
+    table = [["difference, 95 % interval over seeds", *shown]]
+    for method in list(runs)[1:]:
+        fewer = min(seeds[method], seeds[first])
+        cells = []
+        for a, b in ((runs[method].get(m), runs[first][m]) for m in shown):
+            if a is None or fewer < 2:
+                cells.append("-")
+                continue
+            gap = a["mean"] - b["mean"]
+            half = STUDENT[fewer] * math.sqrt(a["std"] ** 2 / seeds[method] + b["std"] ** 2 / seeds[first])
+            cells.append(change({"difference": gap, "interval": [gap - half, gap + half]}, FEW_ITEMS, "+.1f"))
+        table.append([f"{method} - {first}", *cells])
+    return table
+
+
+def contrast_table(point):
+    """Eq. 7 by epoch: of every method with a contrastive loss its mean, above the floor that Eq. 7 had in those batches
+    by how much, and what Eq. 6 added above it in the last epoch; the floor below. None where it is unknown."""
+    of_methods = {method: run["contrast"] for method, run in point["runs"].items() if run.get("contrast")}
+    if not of_methods:
+        return None
+    epochs = sorted({epoch for of in of_methods.values() for epoch in of}, key=int)
+    heads = [f"epoch {epoch}" for epoch in epochs]
+    table = [["contrastive loss in nats (above its floor)", *heads, "λ · excess, last epoch"]]
+    for method, of in of_methods.items():
+        cells = dict.fromkeys(epochs, "-")
+        for epoch, found in of.items():
+            excess = found["loss"]["mean"] - found["floor"]["mean"]
+            cells[epoch] = f"{number(found['loss'], '.3f')} ({excess:+.3f})"
+        table.append([method, *cells.values(), number(of[epochs[-1]]["weighted"], ".4f")])
+    longest = max(of_methods.values(), key=len)
+    return [*table, ["floor", *(number(longest[epoch]["floor"], ".3f") for epoch in epochs), "-"]]
 
 
 def across_table(rows):

@@ -96,6 +96,6 @@ def change(found, n, form="+.3f"):
     FEW_ITEMS items leaves 0 out."""
     if found is None:
         return "-"
-    low, high = (round(end, 9) for end in found["interval"])             # equal scores may differ by rounding
+    low, high = (round(end, 9) + 0.0 for end in found["interval"])       # equal scores may differ by rounding; no -0.0
     star = " *" if n >= FEW_ITEMS and not low <= 0 <= high else ""
     return f"{found['difference']:{form}} [{low:{form}}, {high:{form}}]{star}"

@@ -26,6 +26,7 @@ from tools.tables import (
     curve_table,
     difference_curve_table,
     difference_table,
+    kind_difference_table,
     kind_table,
     named_from_difference_table,
     named_from_table,
@@ -78,7 +79,7 @@ def tables_of(name, result):
         tables[" nats differences"] = [nats_difference_table(point)]
         tables[" likelihood"] = likelihood_tables(point["likelihood"])
     if kinds := kind_table(point):
-        tables[" kinds"] = [kinds]
+        tables[" kinds"] = [kinds, kind_difference_table(point)]
     if contrast := contrast_table(point):
         tables[" contrast"] = [contrast]
     texts = {}

@@ -62,6 +62,12 @@ def kind_table(point):
     return crossed("right facts, percent", parts(rows), rows, lambda r: percent(r["fact"]))
 
 
+def kind_difference_table(point):
+    """What each method has over the first in right facts of each kind of knowledge, with its interval."""
+    rows = [{**d, "method": f"{d['method']} - {d['minus']}"} for d in point["differences"] if d["kind"] != "all"]
+    return crossed("difference, 95 % interval", parts(rows), rows, lambda d: change(d["fact"], d["n"], "+.1f"))
+
+
 def nats_table(point):
     """Methods by nats per token of the references as the right role, on each kind of knowledge, or split."""
     rows = [r for r in point["likelihood"]["rows"] if r["role"] == "all"]

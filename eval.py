@@ -327,20 +327,26 @@ def parse_args(argv):
     """The command line."""
     parser = Parser(description="Score a run.")
     parser.add_argument("--run", help="a run folder of train.py")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--compile", action="store_true", help="slow to start, then faster; CUDA graphs on a GPU")
-    add_decoding_arguments(parser)
-    parser.add_argument("--data", help="another data folder than the run's")
-    parser.add_argument("--split", choices=SPLITS)
-    parser.add_argument("--limit", type=int, default=0, help="test lines per split; 0: all")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--swap-roles", action="store_true", help="also answer as the wrong role, and score that")
-    parser.add_argument("--likelihood", action="store_true", help="also read the references: likelihood, retrieval")
-    parser.add_argument("--likelihood-limit", type=int, default=0, help="test lines per split for that; 0: as --limit")
     parser.add_argument("--backbone", action="store_true", help="score the untouched backbone")
     parser.add_argument("--shots", type=int, default=0, help="lines of the role in the prompt of --backbone")
     parser.add_argument("--predictions", help="score this JSONL instead of a run")
     parser.add_argument("--language", choices=("en", "zh", "other"), default="en", help="of --predictions")
+
+    # which test lines, and how they are answered
+    parser.add_argument("--data", help="another data folder than the run's")
+    parser.add_argument("--split", choices=SPLITS)
+    parser.add_argument("--limit", type=int, default=0, help="test lines per split; 0: all")
+    add_decoding_arguments(parser)
+
+    # what is measured beside the answers
+    parser.add_argument("--swap-roles", action="store_true", help="also answer as the wrong role, and score that")
+    parser.add_argument("--likelihood", action="store_true", help="also read the references: likelihood, retrieval")
+    parser.add_argument("--likelihood-limit", type=int, default=0, help="test lines per split for that; 0: as --limit")
+
+    # where it runs, and where the scores go
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", action="store_true", help="slow to start, then faster; CUDA graphs on a GPU")
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--out", help="JSON file; default: scores.json in the run folder")
     return parser.parse_args(argv)
 

@@ -325,13 +325,15 @@ def test_scores_of_a_whole_run_are_compared_over_the_seeds():
     values = {"hycora": [1.0, 2.0, 4.0], "lora": [7.5, 6.0, 9.0], "neeko": [3.0]}
     runs = {name: {"loops": over_seeds(of), "minutes": over_seeds(of), "retrieval": None} for name, of in values.items()}
     point = {"runs": runs, "rows": [{"method": name, "seeds": len(of)} for name, of in values.items()]}
-    head, *rows = tables.seeds_difference_table(point)
+    head, *rows = tables.runs_difference_table(point)
     assert head[1:] == ["loops"] and rows[1] == ["neeko - hycora", "-"]
     low, high = ttest_ind(values["lora"], values["hycora"]).confidence_interval()
     found = [float(text) for text in re.findall(r"[-+][\d.]+", rows[0][1])]
     assert found[0] == pytest.approx(31 / 6, abs=0.06)
     assert found[2] - found[1] > high - low and found[2] - found[1] == pytest.approx((high - low) * 4.303 / 2.776, abs=0.15)
-    assert tables.seeds_difference_table({"runs": {"lora": {}}, "rows": [{"method": "lora", "seeds": 1}]}) is None
+    assert tables.runs_difference_table({"runs": {"lora": {}}, "rows": [{"method": "lora", "seeds": 1}]}) is None
+    point["named from"] = [{"text": name, "split": "general", "language": "en", "accuracy": over_seeds(of)} for name, of in values.items()]
+    assert tables.voice_difference_table(point) == [[head[0], "general, en"], *rows]
 
 
 def test_each_method_at_its_own_best_point(tmp_path):
@@ -437,11 +439,12 @@ def test_the_tables_of_a_study_with_several_points():
 def test_the_tables_of_a_study_of_many_roles():
     """The lead of HyCoRA is 0.1 nats for the three roles with fewest lines, 0 for the others."""
     lines = {role: n for n, role in enumerate("ABCDEF", 1)}
-    nats = {"hycora": dict.fromkeys("ABCDEF", 1.0), "ind-lora": {role: 1.1 if n < 4 else 1.0 for role, n in lines.items()}}
+    hycora = dict(zip("ABCDEF", (1.5, 1.0, 1.25, 1.75, 1.0, 2.0)))
+    nats = {"hycora": hycora, "ind-lora": {role: hycora[role] + 0.1 * (n < 4) for role, n in lines.items()}}
     point = {"rows": [], "differences": [], "runs": {}, "by role": {"lines": lines, "nats": nats}}
     tables = results.tables_of("many", {"points": {"all": point}, "arguments": "", "torch": ""})
     assert "| 2 | 1 to 2 | +0.1000 |\n| 2 | 3 to 4 | +0.0500 |\n| 2 | 5 to 6 | +0.0000 |" in tables["many scarcity"]
-    assert "training lines and lead: -0.88" in tables["many scarcity"]
+    assert "above 0 in 3; rank correlation of training lines and lead: -0.8" in tables["many scarcity"]
 
 
 def test_a_mark_may_name_the_methods_that_it_wants():
@@ -468,6 +471,21 @@ def test_the_tables_are_those_of_the_results(tmp_path, monkeypatch):
     for page in pages:
         assert (tmp_path / page).read_text("utf8") == (ROOT / page).read_text("utf8"), page
     assert len(pages) > 3 and {"tiny", "tiny nats"} <= marks
+
+def test_every_interval_of_the_answers_stands_in_a_table():
+    """"0.045 [0.040, 0.049]" in RESULTS.md: a page's table has it with these digits, in either direction."""
+    number = r"([-+]?\d+(?:\.\d+)?)"
+    shown = set()
+    for page in results.pages():
+        for table in re.findall(r"<!-- table [^>]*-->(.*?)<!-- end -->", page.read_text("utf8"), flags=re.S):
+            for found in re.findall(rf"{number}(?: ± [\d.]+)? \[{number}, {number}\]", table):
+                value, low, high = map(float, found)
+                shown |= {(value, low, high), (-value, -high, -low)}
+
+    answers = re.sub(r"<!-- table [^>]*-->.*?<!-- end -->", "", (ROOT / "RESULTS.md").read_text("utf8"), flags=re.S)
+    intervals = re.findall(rf"{number}[^][\d]{{0,20}}\[{number}, {number}\]", answers)
+    missing = [found for found in intervals if tuple(map(float, found)) not in shown]
+    assert len(intervals) > 50 and not missing
 
 
 # -------------------------------------------------------------------------------------------------------- a new role

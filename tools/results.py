@@ -4,7 +4,7 @@
 
 A table goes between "<!-- table NAME -->" and "<!-- end -->". NAME is a study, or with a word after it: "differences",
 "nats" and "nats differences" (as the right role alone), "likelihood" (all of it), "kinds" (the facts of each kind of
-knowledge; of a study with several points, nats too), "voice" (what a classifier hears; if measured, each method minus
+knowledge; of a study with several points, nats too), "voice" (what a classifier hears, and each method minus
 the first), "contrast" (Eq. 7 by epoch, and its floor), "scarcity" (HyCoRA's lead over independent LoRAs, and over a
 shared one, by a role's training lines), or, of a study with several points, "across" (from the first point to the
 others), "best" (each method at the point that is best for it), "best differences", "best likelihood" and "best voice"
@@ -33,8 +33,9 @@ from tools.tables import (
     nats_difference_table,
     nats_table,
     printed_metrics,
+    runs_difference_table,
     score_table,
-    seeds_difference_table,
+    voice_difference_table,
 )
 
 RESULTS = ROOT / "results"
@@ -72,8 +73,8 @@ def tables_of(name, result):
 
     (point,) = points.values()
     tables = {"": [score_table(point)], " differences": [difference_table(point)]}
-    if over_seeds := seeds_difference_table(point):
-        tables[" differences"].append(over_seeds)
+    if of_runs := runs_difference_table(point):
+        tables[" differences"].append(of_runs)
     if "likelihood" in point:
         tables[" nats"] = [nats_table(point)]
         tables[" nats differences"] = [nats_difference_table(point)]
@@ -88,9 +89,9 @@ def tables_of(name, result):
     texts[name] += f"\n\n{conditions(result)}"
     texts[f"{name} voice"] = "Not measured, for want of scikit-learn."
     if "named from" in point:
-        shown = [named_from_table(point["named from"])]
-        if any("minus" in row for row in point["named from"]):
-            shown.append(named_from_difference_table(point["named from"]))
+        with_lines = any("minus" in row for row in point["named from"])
+        shown = [named_from_table(point["named from"]),
+                 named_from_difference_table(point["named from"]) if with_lines else voice_difference_table(point)]
         texts[f"{name} voice"] = "\n\n".join(render_table(table, True) for table in shown)
 
     # who gains from sharing, by the number of a role's training lines

@@ -134,27 +134,40 @@ def difference_table(point):
     return table
 
 
-def seeds_difference_table(point):
-    """What each method has over the first in the scores of which a run keeps one number; None without any. The
-    intervals are over the seeds alone: Student's, with the variances of both sides and the degrees of freedom of the
-    side with fewer seeds."""
+def runs_difference_table(point):
+    """`seeds_difference_table` of the scores of which a run keeps one number; None without any."""
     runs = point["runs"]
     first = next(iter(runs), None)
     shown = [m for m in OF_A_RUN if m not in ("role accuracy", "minutes") and first and runs[first].get(m)]
-    if not shown:
-        return None
+    if shown:
+        return seeds_difference_table({method: {m: run.get(m) for m in shown} for method, run in runs.items()}, point)
 
+
+def voice_difference_table(point):
+    """`seeds_difference_table` of the voice, for results of which the lines were not kept."""
+    parts_of = {method: {} for method in point["runs"]}
+    for row in point["named from"]:
+        if row["text"] in parts_of:
+            parts_of[row["text"]][f"{row['split'].replace('_', '-')}, {row['language']}"] = row["accuracy"]
+    return seeds_difference_table(parts_of, point)
+
+
+def seeds_difference_table(scores, point):
+    """What each method has over the first, of {method: {column: `over_seeds`}}. The intervals are over the seeds alone:
+    Student's, with the variances of both sides and the degrees of freedom of the side with fewer seeds."""
     seeds = {row["method"]: row["seeds"] for row in point["rows"]}
-    table = [["difference, 95 % interval over seeds", *shown]]
-    for method in list(runs)[1:]:
+    first = next(iter(scores))
+    table = [["difference, 95 % interval over seeds", *scores[first]]]
+    for method, of_method in list(scores.items())[1:]:
         fewer = min(seeds[method], seeds[first])
         cells = []
-        for a, b in ((runs[method].get(m), runs[first][m]) for m in shown):
-            if a is None or fewer < 2:
+        for column, other in scores[first].items():
+            mine = of_method.get(column)
+            if mine is None or fewer < 2:
                 cells.append("-")
                 continue
-            gap = a["mean"] - b["mean"]
-            half = STUDENT[fewer] * math.sqrt(a["std"] ** 2 / seeds[method] + b["std"] ** 2 / seeds[first])
+            gap = mine["mean"] - other["mean"]
+            half = STUDENT[fewer] * math.sqrt(mine["std"] ** 2 / seeds[method] + other["std"] ** 2 / seeds[first])
             cells.append(change({"difference": gap, "interval": [gap - half, gap + half]}, FEW_ITEMS, "+.1f"))
         table.append([f"{method} - {first}", *cells])
     return table

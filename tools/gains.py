@@ -28,7 +28,7 @@ def seeds_of(folder):
     return seeds
 
 
-def gains(pairs):
+def pairs_side_by_side(pairs):
     """`side_by_side` of AFTER - BEFORE of each pair of folders. ValueError for runs that have no seed or no test line
     in common."""
     folders = {}
@@ -61,7 +61,7 @@ def main():
     parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--pair", nargs=2, action="append", required=True, metavar=("BEFORE", "AFTER"))
     args = parser.parse_args()
-    tables = likelihood_tables(gains(args.pair), gains=COLUMNS)
+    tables = likelihood_tables(pairs_side_by_side(args.pair), gains=COLUMNS)
     print("\n\n".join(render_table(table) for table in tables))
 
 

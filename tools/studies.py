@@ -73,7 +73,7 @@ STUDIES = {
                     (*FOUR, OURS), (1, 2, 3), page="seeds",
                     points={lr: f"--lr {lr}" for lr in ("0.00025", "0.0005", "0.001", "0.002", "0.004")},
                     question="ten roles at other learning rates: who is best, each at its own?"),
-    "ten-resplit": Study(f"{REAL} {SHORT} {READ} --role-subset 10 --epochs 1", FEW, page="seeds",
+    "ten-resplit": Study(f"{REAL} {SHORT} {READ} --role-subset 10 --epochs 1", ("hycora", "ind-lora"), page="seeds",
                          question="ten-roles on the split that tools.resplit makes: do its differences hold?"),
     "ten-general": Study(f"{REAL} {BOTH} --role-subset 10", GENERAL, (1, 2, 3), shots=(0, 4), page="general",
                          question="ten roles, both splits: whose voice is in answers to general questions?"),

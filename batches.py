@@ -220,7 +220,7 @@ class Steps:
 def contrast_pairs(micro_batches):
     """What Eq. 7 can compare in a step: over all micro-batches the ordered pairs of samples of one role (`positives`,
     beside each sample itself) and of two roles (`negatives`); and as the mean of the micro-batches how many `roles`
-    there are, and the `floor` of Eq. 7: the least that it can be, the mean of log |P(i)|, in nats."""
+    there are, and the `floor` that Eq. 7 can approach, but not pass: the mean of log |P(i)|, in nats."""
     roles = 0
     positives = 0
     negatives = 0

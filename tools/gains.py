@@ -5,7 +5,7 @@
 
 BEFORE and AFTER are folders of runs that differ in their seed, by which they are named. A row is AFTER - BEFORE in each
 measure of likelihood (tools/likelihoods.py), seed by seed, on the test lines that all of them have read; intervals draw
-lines and seeds anew, together.
+lines and seeds anew, together. With other roles, the wrong ones that a line is read as are others too.
 """
 from console import Parser, one_line_errors, render_table
 
@@ -33,7 +33,9 @@ def pairs_side_by_side(pairs):
     in common."""
     folders = {}
     for before, after in pairs:
-        name = Path(after).name if Path(before).name == Path(after).name else f"{before} to {after}"
+        name = Path(after).name
+        if Path(before).name != name or name in folders:
+            name = f"{before} to {after}"
         folders[name] = seeds_of(before), seeds_of(after)
     lines = [set(of_seed) for sides in folders.values() for side in sides for of_seed in side.values()]
     items = sorted(set.intersection(*lines))

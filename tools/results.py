@@ -89,9 +89,10 @@ def tables_of(name, result):
     texts[name] += f"\n\n{conditions(result)}"
     texts[f"{name} voice"] = "Not measured, for want of scikit-learn."
     if "named from" in point:
-        with_lines = any("minus" in row for row in point["named from"])
-        shown = [named_from_table(point["named from"]),
-                 named_from_difference_table(point["named from"]) if with_lines else voice_difference_table(point)]
+        rows = point["named from"]
+        with_lines = any("minus" in row for row in rows)
+        differences = named_from_difference_table(rows) if with_lines else voice_difference_table(point)
+        shown = [table for table in (named_from_table(rows), differences) if table]
         texts[f"{name} voice"] = "\n\n".join(render_table(table, True) for table in shown)
 
     # who gains from sharing, by the number of a role's training lines

@@ -1,11 +1,11 @@
 """The tables of the results as rows of text, each from a point of results/STUDY.json."""
 import math
 
-from tools.likelihoods import FEW_ITEMS, change, number
+from tools.likelihoods import change, number
 from tools.scored_runs import TITLES
 
 OF_A_RUN = ("as the wrong role", "role accuracy", "retrieval", "retrieval, read as another", "loops", "minutes")
-STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}      # 97.5 % quantiles of Student's t, by the number of seeds
+STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}      # 97.5 % quantiles of Student's t, of so many seeds
 
 
 def percent(found):
@@ -153,8 +153,9 @@ def voice_difference_table(point):
 
 
 def seeds_difference_table(scores, point):
-    """What each method has over the first, of {method: {column: `over_seeds`}}. The intervals are over the seeds alone:
-    Student's, with the variances of both sides and the degrees of freedom of the side with fewer seeds."""
+    """What each method has over the first, of {method: {column: `over_seeds`}}; None if no seeds say so. The intervals
+    are over the seeds alone, unpaired: Student's, with the variances of both sides and the degrees of freedom of the
+    side with fewer seeds. No star: they leave the lines out."""
     seeds = {row["method"]: row["seeds"] for row in point["rows"]}
     first = next(iter(scores))
     table = [["difference, 95 % interval over seeds", *scores[first]]]
@@ -163,33 +164,34 @@ def seeds_difference_table(scores, point):
         cells = []
         for column, other in scores[first].items():
             mine = of_method.get(column)
-            if mine is None or fewer < 2:
+            if not mine or not other or None in (mine["std"], other["std"]) or mine["std"] == other["std"] == 0:
                 cells.append("-")
                 continue
             gap = mine["mean"] - other["mean"]
-            half = STUDENT[fewer] * math.sqrt(mine["std"] ** 2 / seeds[method] + other["std"] ** 2 / seeds[first])
-            cells.append(change({"difference": gap, "interval": [gap - half, gap + half]}, FEW_ITEMS, "+.1f"))
-        table.append([f"{method} - {first}", *cells])
-    return table
+            variance = mine["std"] ** 2 / seeds[method] + other["std"] ** 2 / seeds[first]
+            half = STUDENT[min(fewer, 5)] * math.sqrt(variance)
+            cells.append(change({"difference": gap, "interval": [gap - half, gap + half]}, 0, "+.1f"))       # no star
+        if set(cells) != {"-"}:
+            table.append([f"{method} - {first}", *cells])
+    return table if len(table) > 1 else None
 
 
 def contrast_table(point):
-    """Eq. 7 by epoch: of every method with a contrastive loss its mean, above the floor that Eq. 7 had in those batches
-    by how much, and what Eq. 6 added above it in the last epoch; the floor below. None where it is unknown."""
+    """Eq. 7 by epoch: of every method with a contrastive loss its mean, the floor that Eq. 7 had in those batches, and
+    what Eq. 6 added above it in the last epoch. None where it is unknown."""
     of_methods = {method: run["contrast"] for method, run in point["runs"].items() if run.get("contrast")}
     if not of_methods:
         return None
     epochs = sorted({epoch for of in of_methods.values() for epoch in of}, key=int)
     heads = [f"epoch {epoch}" for epoch in epochs]
-    table = [["contrastive loss in nats (above its floor)", *heads, "λ · excess, last epoch"]]
+    table = [["contrastive loss in nats (its floor)", *heads, "λ · (loss - floor), last epoch"]]
     for method, of in of_methods.items():
         cells = dict.fromkeys(epochs, "-")
         for epoch, found in of.items():
-            excess = found["loss"]["mean"] - found["floor"]["mean"]
-            cells[epoch] = f"{number(found['loss'], '.3f')} ({excess:+.3f})"
-        table.append([method, *cells.values(), number(of[epochs[-1]]["weighted"], ".4f")])
-    longest = max(of_methods.values(), key=len)
-    return [*table, ["floor", *(number(longest[epoch]["floor"], ".3f") for epoch in epochs), "-"]]
+            cells[epoch] = f"{number(found['loss'], '.3f')} ({found['floor']['mean']:.3f})"
+        last = of.get(epochs[-1], {"weighted": None})
+        table.append([method, *cells.values(), number(last["weighted"], ".4f")])
+    return table
 
 
 def across_table(rows):

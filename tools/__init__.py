@@ -10,6 +10,7 @@ what a run is worth   compare       runs side by side, with intervals
                       voice         whether a classifier names the role from the answers
                       turns         whether voice and facts hold up in a conversation
                       scarcity      one method's lead over another, by the training lines of a role
+                      gains         runs against runs on other data, on the test lines that both have read
                       tsne          the matrices of a run as points, by role and by layer
                       judge         a judge compares two files of answers
                       collect       a service's answers to the test questions

@@ -438,6 +438,9 @@ def test_the_tables_of_a_study_with_several_points():
     assert by_kind[3] == ["a", "own", "fact", "20.0", "30.0"]
     assert tables.difference_curve_table(points)[1:] == [["b - a", "own", "+1.000 [+0.900, +1.100] *", "-"]]
     assert len(tables.difference_curve_table({"8": {}})) == 1
+    for row in [d for d in points["8"]["likelihood"]["differences"] if d["kind"] == "own"]:
+        points["8"]["likelihood"]["differences"].append(row | {"kind": "town"})            # of several kinds the whole split is a row too
+    assert [row[1] for row in tables.difference_curve_table(points)[1:]] == ["general", "own", "town"]
 
 
 def test_the_tables_of_a_study_of_many_roles():

@@ -1,5 +1,6 @@
 """The tables of the results as rows of text, each from a point of results/STUDY.json."""
 import math
+from collections import Counter
 
 from tools.likelihoods import change, number
 from tools.scored_runs import TITLES
@@ -109,6 +110,12 @@ def parts(rows):
     with_kinds = {row["split"] for row in rows if row["kind"] != "all"}
     return {part_of(row): (row["split"], row["kind"]) for row in rows
             if (row["kind"] == "all") != (row["split"] in with_kinds)}
+
+
+def whole_of_several_kinds(rows):
+    """{(split, "all")} of the splits whose lines are of more than one kind of knowledge."""
+    kinds = {(row["split"], row["kind"]) for row in rows if row["kind"] != "all"}
+    return {(split, "all") for split, n in Counter(split for split, _ in kinds).items() if n > 1}
 
 
 def crossed(title, columns, rows, cell):
@@ -238,13 +245,13 @@ def curve_table(points, by_kind=False):
 
 
 def difference_curve_table(points, metric="right"):
-    """What each method has over the first at every point, on each kind of knowledge, or split: in nats per token
+    """What each method has over the first at every point, on each kind of knowledge and split: in nats per token
     ("right"), or in a metric of `compare`."""
     cells = {}                                                           # {(methods, part): {point: text}}
     for at, point in points.items():
         found = point.get("likelihood", {"differences": []}) if metric == "right" else point
         rows = [d for d in found["differences"] if d["role"] == "all" and d[metric]]
-        shown = set(parts(rows).values())
+        shown = set(parts(rows).values()) | whole_of_several_kinds(rows)
         for d in rows:
             if (d["split"], d["kind"]) in shown:
                 key = (f"{d['method']} - {d['minus']}", part_of(d))
